@@ -1,0 +1,132 @@
+//! The decapsulating program: loaded, attached to the uplinks, fed with addresses.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::tc::SchedClassifierLinkId;
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::{AgentConfig, Counter, maps as names};
+use lb_common::address::Address;
+use tracing::{debug, info};
+
+use crate::config::AgentSettings;
+use crate::dataplane::kernel::maps::{bytes_of, prefix_key, take};
+use crate::dataplane::object;
+
+/// Name of the program in its object.
+const PROGRAM: &str = "bowline_agent";
+
+type AddressBytes = [u8; size_of::<Address>()];
+/// Counters by reason.
+pub(super) type Counters = PerCpuArray<MapData, [u8; size_of::<Counter>()]>;
+
+/// The attached program. Dropping it detaches it.
+pub(super) struct Program {
+    /// Holds the program and its attachments.
+    _object: Ebpf,
+    local: HashMap<MapData, AddressBytes, u8>,
+    counters: Arc<Counters>,
+}
+
+impl Program {
+    /// Fills the maps, then attaches to every uplink: no packet is judged by half a configuration.
+    pub(super) fn attach(settings: &AgentSettings) -> anyhow::Result<Self> {
+        let mut object = EbpfLoader::new().load(object::AGENT).context(
+            "cannot load the agent's eBPF object (root, or CAP_BPF with CAP_NET_ADMIN, is needed)",
+        )?;
+        let mut config: Array<MapData, [u8; size_of::<AgentConfig>()]> =
+            take(&mut object, names::AGENT_CONFIG)?;
+        config
+            .set(0, settings.gue_port.to_be_bytes(), 0)
+            .context("cannot tell the agent program the GUE port")?;
+        let mut sources: LpmTrie<MapData, AddressBytes, u8> = take(&mut object, names::TUNNEL_SOURCES)?;
+        for prefix in &settings.tunnel_sources {
+            sources
+                .insert(&prefix_key(prefix), 1, 0)
+                .with_context(|| format!("cannot tell the agent program the tunnel source {prefix}"))?;
+        }
+        let mut vips: HashMap<MapData, AddressBytes, u8> = take(&mut object, names::VIP_ADDRESSES)?;
+        for vip in &settings.vips {
+            vips.insert(bytes_of(&Address::from(*vip)), 1, 0)
+                .with_context(|| format!("cannot tell the agent program the VIP {vip}"))?;
+        }
+        let local = take(&mut object, names::LOCAL_ADDRESSES)?;
+        let counters = Arc::new(take(&mut object, names::REASON_COUNTERS)?);
+        let program = object
+            .program_mut(PROGRAM)
+            .context("the agent's object was built without its program")?;
+        let program: &mut SchedClassifier = program
+            .try_into()
+            .context("the agent's program is of another type")?;
+        program.load().context("the kernel refused the agent's program")?;
+        for interface in &settings.interfaces {
+            attach_to(program, interface)?;
+        }
+        Ok(Self {
+            _object: object,
+            local,
+            counters,
+        })
+    }
+
+    /// Replaces the addresses at which tunnel packets are taken.
+    pub(super) fn set_local_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        let wanted: BTreeSet<AddressBytes> = addresses.iter().map(|at| *Address::from(*at).bytes()).collect();
+        let present: BTreeSet<AddressBytes> = self
+            .local
+            .keys()
+            .collect::<Result<_, _>>()
+            .context("cannot read the agent's local addresses")?;
+        for address in wanted.difference(&present) {
+            self.local
+                .insert(address, 1, 0)
+                .context("cannot write the agent's local addresses")?;
+        }
+        for address in present.difference(&wanted) {
+            self.local
+                .remove(address)
+                .context("cannot write the agent's local addresses")?;
+        }
+        debug!(addresses = wanted.len(), "local addresses are known");
+        Ok(())
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+}
+
+/// By tcx (Linux 6.6), where several programs share the hook in order; else by a clsact filter.
+fn attach_to(program: &mut SchedClassifier, interface: &str) -> anyhow::Result<SchedClassifierLinkId> {
+    nix::net::if_::if_nametoindex(interface).with_context(|| {
+        format!("cannot find the interface {interface}; `ip link` lists those of this host")
+    })?;
+    let options = tc::TcAttachOptions::TcxOrder(LinkOrder::default());
+    match program.attach_with_options(interface, TcAttachType::Ingress, options) {
+        Ok(link) => {
+            info!(interface, hook = "tcx", "agent program attached");
+            Ok(link)
+        }
+        Err(error) => {
+            debug!(interface, %error, "no tcx; using clsact");
+            // The qdisc may be there already, which is as good.
+            if let Err(error) = tc::qdisc_add_clsact(interface) {
+                debug!(interface, %error, "clsact was not added");
+            }
+            let link = program
+                .attach_with_options(
+                    interface,
+                    TcAttachType::Ingress,
+                    tc::TcAttachOptions::Netlink(tc::NlOptions::default()),
+                )
+                .with_context(|| format!("cannot attach the agent program to {interface}"))?;
+            info!(interface, hook = "clsact", "agent program attached");
+            Ok(link)
+        }
+    }
+}

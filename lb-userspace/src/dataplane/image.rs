@@ -1,0 +1,205 @@
+//! What the maps should hold, computed without touching them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_common::abi::{BackendEntry, NextHop, VipEntry, VipKey, backend_flags, limits, next_hop_flags};
+use lb_common::address::Address;
+use lb_common::wire::protocol;
+
+use super::registry::Registry;
+use crate::engine::boundary::DataplaneError;
+use crate::engine::paths::{Path, PathState, Paths};
+use crate::model::{AdminState, Backend, Encapsulation, Model, Pool, Protocol, Vip};
+
+/// A backend of a pool: the same address in two pools is two members with two handles.
+pub(super) type MemberName = (String, IpAddr);
+
+/// The next hop of backends without a usable way. Its entry is never usable.
+const NO_NEXT_HOP: u32 = 0;
+
+/// The contents of the maps, rows apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Image {
+    pub(super) next_hops: BTreeMap<u32, NextHop>,
+    pub(super) backends: BTreeMap<u32, BackendEntry>,
+    pub(super) vips: BTreeMap<VipKey, VipEntry>,
+}
+
+impl Image {
+    /// Addresses of all VIPs.
+    pub(super) fn vip_addresses(&self) -> BTreeSet<Address> {
+        self.vips.keys().map(|key| key.address).collect()
+    }
+}
+
+/// The numbers that names have in the maps.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    pub(super) backends: Registry<MemberName>,
+    pub(super) vips: Registry<String>,
+    pub(super) tables: Registry<String>,
+    next_hops: Registry<(u32, IpAddr)>,
+}
+
+/// Counters whose number went to somebody else.
+#[derive(Debug, Default)]
+pub(super) struct Recycled {
+    pub(super) backends: Vec<u32>,
+    pub(super) vips: Vec<u32>,
+}
+
+impl Numbers {
+    pub(super) fn new() -> Self {
+        Self {
+            // Handle 0 is "none" in a chain; next hop 0 is "no way".
+            backends: Registry::new(1, limits::BACKENDS as u32),
+            vips: Registry::new(0, limits::VIPS as u32),
+            tables: Registry::new(0, limits::TABLES as u32),
+            next_hops: Registry::new(NO_NEXT_HOP + 1, limits::NEXT_HOPS as u32),
+        }
+    }
+
+    /// Makes sure that everything in `model` has its number.
+    pub(super) fn assign(&mut self, model: &Model) -> Result<Recycled, DataplaneError> {
+        let members = model.pools().values().flat_map(|pool| {
+            pool.backends
+                .keys()
+                .map(|address| (pool.name.clone(), *address))
+                .collect::<Vec<_>>()
+        });
+        let full = |what: &'static str, limit: usize| {
+            DataplaneError::new("place", what, format!("the datapath has room for {limit}"))
+                .with_hint("remove some that are not used")
+        };
+        let backends = self.backends.assign(&members.collect());
+        let vips = self.vips.assign(&model.vips().keys().cloned().collect());
+        let tables = self.tables.assign(&model.pools().keys().cloned().collect());
+        tables.ok_or_else(|| full("the pools", limits::TABLES))?;
+        Ok(Recycled {
+            backends: backends.ok_or_else(|| full("the backends", limits::BACKENDS - 1))?,
+            vips: vips.ok_or_else(|| full("the VIPs", limits::VIPS))?,
+        })
+    }
+
+    /// The image of `model` with `paths` to its backends. `sources` are the configured outer source addresses.
+    pub(super) fn image(
+        &mut self,
+        model: &Model,
+        paths: &Paths,
+        sources: &[IpAddr],
+    ) -> Result<Image, DataplaneError> {
+        let ways = model.backend_addresses();
+        let ways: BTreeMap<IpAddr, &Path> = ways
+            .iter()
+            .filter_map(|at| Some((*at, up(paths.get(at)?)?)))
+            .collect();
+        let gateways = ways.values().map(|path| (path.ifindex, path.next_hop)).collect();
+        if self.next_hops.assign(&gateways).is_none() {
+            return Err(DataplaneError::new(
+                "place",
+                "the next hops",
+                "the datapath has no room for more",
+            ));
+        }
+        let mut image = Image::default();
+        for path in ways.values() {
+            image.next_hops.insert(self.next_hop(path), next_hop_entry(path));
+        }
+        for pool in model.pools().values() {
+            for backend in pool.backends.values() {
+                let path = ways.get(&backend.address).copied();
+                let handle = self
+                    .backends
+                    .get(&(pool.name.clone(), backend.address))
+                    .unwrap_or(0);
+                let next_hop = path.map_or(NO_NEXT_HOP, |path| self.next_hop(path));
+                image
+                    .backends
+                    .insert(handle, backend_entry(pool, backend, path, next_hop, sources));
+            }
+        }
+        for vip in model.vips().values() {
+            if let Some(pool) = model.pools().get(&vip.pool) {
+                image.vips.insert(vip_key(vip), self.vip_entry(vip, pool));
+            }
+        }
+        Ok(image)
+    }
+
+    fn next_hop(&self, path: &Path) -> u32 {
+        self.next_hops
+            .get(&(path.ifindex, path.next_hop))
+            .unwrap_or(NO_NEXT_HOP)
+    }
+
+    fn vip_entry(&self, vip: &Vip, pool: &Pool) -> VipEntry {
+        VipEntry {
+            seed: pool.seed,
+            vip: self.vips.get(&vip.name).unwrap_or(0),
+            table: self.tables.get(&pool.name).unwrap_or(0),
+            rows_log2: u32::from(pool.rows_log2),
+            zero: 0,
+        }
+    }
+}
+
+fn up(state: &PathState) -> Option<&Path> {
+    match state {
+        PathState::Up(path) => Some(path),
+        PathState::Down { .. } => None,
+    }
+}
+
+fn next_hop_entry(path: &Path) -> NextHop {
+    NextHop {
+        ifindex: path.ifindex,
+        mtu: path.mtu,
+        destination: path.mac,
+        source: path.source_mac,
+        flags: next_hop_flags::USABLE,
+    }
+}
+
+fn backend_entry(
+    pool: &Pool,
+    backend: &Backend,
+    path: Option<&Path>,
+    next_hop: u32,
+    sources: &[IpAddr],
+) -> BackendEntry {
+    let configured = sources
+        .iter()
+        .find(|source| source.is_ipv4() == backend.address.is_ipv4())
+        .copied();
+    // Without a path no packet is sent, so the stand-in never reaches a wire.
+    let source = configured
+        .or_else(|| path.map(|path| path.source))
+        .unwrap_or(backend.address);
+    // Health checks come later; until then everything counts as healthy.
+    let mut flags = backend_flags::HEALTHY;
+    match backend.admin {
+        AdminState::Ready => flags |= backend_flags::READY,
+        AdminState::Drain => {}
+        AdminState::Maint => flags |= backend_flags::MAINT,
+    }
+    if pool.encapsulation == Encapsulation::Gue {
+        flags |= backend_flags::GUE;
+    }
+    BackendEntry {
+        address: backend.address.into(),
+        source: source.into(),
+        next_hop,
+        flags,
+        gue_port: pool.gue_port.to_be_bytes(),
+        zero: [0; 6],
+    }
+}
+
+fn vip_key(vip: &Vip) -> VipKey {
+    let number = match vip.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    };
+    VipKey::new(vip.address.into(), vip.port.to_be_bytes(), number)
+}

@@ -1,0 +1,137 @@
+//! Which backend gets a flow's packets, computed from the configuration alone: a load balancer that knows no
+//! network. The tests and the demo hold the answers of the real ones against it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, anyhow, ensure};
+use lb_common::address::Address;
+use lb_common::flow::FlowKey;
+use lb_common::rows::{Member, Table, TableSpec};
+
+use crate::bowline::Pool;
+
+/// `slack` of the configuration where it says nothing.
+const SLACK_PERMILLE: u16 = 20;
+
+/// One pool's table, and who takes no new flows.
+#[derive(Debug)]
+pub struct Forecast {
+    seed: u64,
+    rows_log2: u8,
+    members: Vec<Member>,
+    drained: BTreeSet<Address>,
+    table: Table,
+}
+
+impl Forecast {
+    pub fn new(pool: &Pool, drained: &[IpAddr]) -> Result<Self> {
+        ensure!(
+            pool.rows.is_power_of_two(),
+            "{} rows are no power of two",
+            pool.rows
+        );
+        let rows_log2 = u8::try_from(pool.rows.ilog2())?;
+        let members: Vec<Member> = pool
+            .backends
+            .iter()
+            .map(|&(address, weight)| Member {
+                address: address.into(),
+                weight,
+            })
+            .collect();
+        let spec = TableSpec {
+            seed: pool.seed,
+            rows_log2,
+            slack_permille: SLACK_PERMILLE,
+            members: &members,
+        };
+        let table = spec
+            .build()
+            .map_err(|error| anyhow!("the pool has no table: {error}"))?;
+        let drained = drained.iter().map(|&address| address.into()).collect();
+        Ok(Self {
+            seed: pool.seed,
+            rows_log2,
+            members,
+            drained,
+            table,
+        })
+    }
+
+    /// The backend of this TCP flow.
+    pub fn backend(&self, client: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
+        let key = FlowKey {
+            source: client.ip().into(),
+            destination: vip.ip().into(),
+            source_port: client.port().to_be_bytes(),
+            destination_port: vip.port().to_be_bytes(),
+            protocol: 6,
+            zero: [0; 3],
+        };
+        self.backend_of_row(usize::try_from(key.hash(self.seed).row(self.rows_log2.into())).ok()?)
+    }
+
+    /// Rows whose flows another forecast sends elsewhere.
+    pub fn moved_rows(&self, other: &Self) -> usize {
+        (0..self.rows())
+            .filter(|&row| self.backend_of_row(row) != other.backend_of_row(row))
+            .count()
+    }
+
+    pub fn rows(&self) -> usize {
+        self.table.rows.len()
+    }
+
+    /// The owner; the standby where the owner takes no new flows; the owner again where nobody does.
+    fn backend_of_row(&self, row: usize) -> Option<IpAddr> {
+        let row = self.table.rows.get(row)?;
+        let mut chain = [row.owner, row.standby]
+            .into_iter()
+            .filter_map(|number| self.members.get(usize::from(number)));
+        let ready = chain
+            .clone()
+            .find(|member| !self.drained.contains(&member.address));
+        ready
+            .or_else(|| chain.next())
+            .map(|member| member.address.to_ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(last_bytes: &[u8]) -> Pool {
+        let backends = last_bytes
+            .iter()
+            .map(|&last| (IpAddr::from([10, 8, last, 2]), 10))
+            .collect();
+        Pool {
+            seed: 7,
+            rows: 4096,
+            encapsulation: "gue",
+            agent: true,
+            backends,
+        }
+    }
+
+    #[test]
+    fn a_drained_backend_gets_nothing_and_the_others_keep_theirs() {
+        let all = Forecast::new(&pool(&[11, 12, 13]), &[]).expect("a valid pool");
+        let b1 = IpAddr::from([10, 8, 11, 2]);
+        let drained = Forecast::new(&pool(&[11, 12, 13]), &[b1]).expect("a valid pool");
+        for row in 0..all.rows() {
+            let (before, after) = (all.backend_of_row(row), drained.backend_of_row(row));
+            assert_ne!(after, Some(b1));
+            assert!(before == after || before == Some(b1));
+        }
+        assert!((1300..1430).contains(&all.moved_rows(&drained)));
+    }
+
+    #[test]
+    fn a_pool_whose_only_member_drains_keeps_its_old_flows() {
+        let alone = Forecast::new(&pool(&[11]), &[[10, 8, 11, 2].into()]).expect("a valid pool");
+        assert_eq!(alone.backend_of_row(0), Some([10, 8, 11, 2].into()));
+    }
+}
