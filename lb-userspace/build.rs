@@ -14,24 +14,14 @@ const LINKER: &str = "../.cargo/bpf-linker";
 
 fn main() -> Result<()> {
     // aya-build names only the folder of lb-ebpf; these decide about the object as well.
-    for path in [
-        "../lb-common/src",
-        "../lb-common/Cargo.toml",
-        "../Cargo.toml",
-        "../Cargo.lock",
-        LINKER,
-    ] {
+    for path in ["../lb-common/src", "../lb-common/Cargo.toml", "../Cargo.toml", "../Cargo.lock", LINKER] {
         println!("cargo::rerun-if-changed={path}");
     }
     let channel = ebpf_channel()?;
     if env::var_os("AYA_BUILD_SKIP").is_none() {
         check_tools(&channel)?;
     }
-    let package = Package {
-        name: "lb-ebpf",
-        root_dir: "../lb-ebpf",
-        ..Package::default()
-    };
+    let package = Package { name: "lb-ebpf", root_dir: "../lb-ebpf", ..Package::default() };
     aya_build::build_ebpf([package], Toolchain::Custom(&channel))
 }
 

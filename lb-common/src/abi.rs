@@ -77,12 +77,7 @@ impl VipKey {
     /// The key of a service.
     #[inline(always)]
     pub const fn new(address: Address, port: [u8; 2], protocol: u8) -> Self {
-        Self {
-            address,
-            port,
-            protocol,
-            zero: 0,
-        }
+        Self { address, port, protocol, zero: 0 }
     }
 }
 

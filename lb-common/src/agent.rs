@@ -103,23 +103,15 @@ fn tunnel<P: Packet, T: AgentTables>(packet: &P, tables: &T) -> Result<Accept, A
     if !outer.is_sound || outer.end > packet.len() {
         return Err(AgentReason::BadOuter);
     }
-    let (inner_protocol, inner_at) = if is_gue {
-        gue_payload(packet, &outer)?
-    } else {
-        (outer.protocol, outer.payload)
-    };
+    let (inner_protocol, inner_at) =
+        if is_gue { gue_payload(packet, &outer)? } else { (outer.protocol, outer.payload) };
     let strip = inner_at - link.l3;
     let (inner, reason) = match inner_protocol {
         protocol::IPV4 => inner_v4(packet, inner_at, &outer, tables)?,
         protocol::IPV6 => inner_v6(packet, inner_at, &outer, tables)?,
         _ => return Err(AgentReason::BadGue),
     };
-    Ok(Accept {
-        reason,
-        l3: link.l3,
-        strip,
-        inner,
-    })
+    Ok(Accept { reason, l3: link.l3, strip, inner })
 }
 
 #[inline(always)]
@@ -198,14 +190,7 @@ fn inner_v4<P: Packet, T: AgentTables>(
     check_inner_addresses(&header.source(), &header.destination(), tables)?;
     let (tos, reason) = merge(header.tos(), outer.tos)?;
     let (start, checksum) = header.with_tos(tos);
-    Ok((
-        InnerHead::V4 {
-            start,
-            checksum,
-            changed: tos != header.tos(),
-        },
-        reason,
-    ))
+    Ok((InnerHead::V4 { start, checksum, changed: tos != header.tos() }, reason))
 }
 
 #[inline(always)]
@@ -222,13 +207,7 @@ fn inner_v6<P: Packet, T: AgentTables>(
     check_inner_addresses(&header.source(), &header.destination(), tables)?;
     let (class, reason) = merge(header.traffic_class(), outer.tos)?;
     let start = header.with_traffic_class(class);
-    Ok((
-        InnerHead::V6 {
-            start,
-            changed: class != header.traffic_class(),
-        },
-        reason,
-    ))
+    Ok((InnerHead::V6 { start, changed: class != header.traffic_class() }, reason))
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@
 /// Adds the big-endian 16-bit words of `bytes` (an even number) to `sum`.
 #[inline(always)]
 pub fn add<const N: usize>(sum: u64, bytes: &[u8; N]) -> u64 {
-    const { assert!(N % 2 == 0, "a header is a whole number of 16-bit words") };
+    const { assert!(N.is_multiple_of(2), "a header is a whole number of 16-bit words") };
     let mut sum = sum;
     let mut i = 0;
     while i < N {
@@ -44,10 +44,7 @@ mod tests {
     #[test]
     fn the_example_of_rfc_1071_section_3_comes_out() {
         // Its sum is ddf2 before the complement.
-        assert_eq!(
-            finish(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
-            !0xddf2
-        );
+        assert_eq!(finish(add(0, &[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), !0xddf2);
     }
 
     proptest! {

@@ -53,11 +53,7 @@ pub struct Inner {
 impl Decision {
     #[inline(always)]
     const fn leave(reason: Reason) -> Self {
-        Self {
-            reason,
-            vip: None,
-            forward: None,
-        }
+        Self { reason, vip: None, forward: None }
     }
 }
 
@@ -83,16 +79,8 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
         return Decision::leave(Reason::NoService);
     };
     match route(&flow, &vip, network.l3, tables) {
-        Ok(forward) => Decision {
-            reason: Reason::Forwarded,
-            vip: Some(vip.vip),
-            forward: Some(forward),
-        },
-        Err(reason) => Decision {
-            reason,
-            vip: Some(vip.vip),
-            forward: None,
-        },
+        Ok(forward) => Decision { reason: Reason::Forwarded, vip: Some(vip.vip), forward: Some(forward) },
+        Err(reason) => Decision { reason, vip: Some(vip.vip), forward: None },
     }
 }
 
@@ -102,44 +90,23 @@ pub fn find_service<T: Tables>(key: &FlowKey, tables: &T) -> Option<VipEntry> {
     let exact = VipKey::new(key.destination, key.destination_port, key.protocol);
     match tables.vip(&exact) {
         Some(vip) => Some(vip),
-        None => tables.vip(&VipKey {
-            port: [0, 0],
-            ..exact
-        }),
+        None => tables.vip(&VipKey { port: [0, 0], ..exact }),
     }
 }
 
 #[inline(always)]
 fn route<T: Tables>(flow: &Flow, vip: &VipEntry, l3: usize, tables: &T) -> Result<Forward, Reason> {
     let hash = flow.key.hash(vip.seed);
-    let chain = tables
-        .chain(vip.table, hash.row(vip.rows_log2))
-        .ok_or(Reason::NoTable)?;
+    let chain = tables.chain(vip.table, hash.row(vip.rows_log2)).ok_or(Reason::NoTable)?;
     let backend = chain::choose(chain, flow.opens, tables)?;
-    let next_hop = tables
-        .next_hop(backend.entry.next_hop)
-        .ok_or(Reason::NoNeighbour)?;
+    let next_hop = tables.next_hop(backend.entry.next_hop).ok_or(Reason::NoNeighbour)?;
     if !next_hop.is_usable() {
         return Err(Reason::NoNeighbour);
     }
     let tunnel = Tunnel::of(&backend.entry);
     if u32::from(flow.len) + tunnel.overhead() as u32 > next_hop.mtu.min(u32::from(u16::MAX)) {
-        return Err(if flow.may_fragment {
-            Reason::TooBigNoDf
-        } else {
-            Reason::TooBig
-        });
+        return Err(if flow.may_fragment { Reason::TooBigNoDf } else { Reason::TooBig });
     }
-    let inner = Inner {
-        len: flow.len,
-        tos: flow.tos,
-        is_v4: flow.is_v4,
-    };
-    Ok(Forward {
-        backend,
-        next_hop,
-        l3,
-        inner,
-        hash,
-    })
+    let inner = Inner { len: flow.len, tos: flow.tos, is_v4: flow.is_v4 };
+    Ok(Forward { backend, next_hop, l3, inner, hash })
 }

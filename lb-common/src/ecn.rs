@@ -58,13 +58,7 @@ mod tests {
             (ECT1, [Some(ECT1), Some(ECT1), Some(ECT1), Some(CE)]),
             (CE, [Some(CE), Some(CE), Some(CE), Some(CE)]),
         ];
-        let unusual = [
-            (NOT_ECT, ECT0),
-            (NOT_ECT, ECT1),
-            (NOT_ECT, CE),
-            (ECT1, ECT0),
-            (CE, ECT1),
-        ];
+        let unusual = [(NOT_ECT, ECT0), (NOT_ECT, ECT1), (NOT_ECT, CE), (ECT1, ECT0), (CE, ECT1)];
         for (inner, outcomes) in figure {
             for (outer, expected) in [NOT_ECT, ECT0, ECT1, CE].into_iter().zip(outcomes) {
                 let (codepoint, reason) = decapsulate(inner, outer);

@@ -28,10 +28,7 @@ impl Tunnel {
     /// The tunnel to a backend.
     #[inline(always)]
     pub fn of(backend: &BackendEntry) -> Self {
-        Self {
-            is_v4: backend.address.is_v4(),
-            is_gue: backend.is_gue(),
-        }
+        Self { is_v4: backend.address.is_v4(), is_gue: backend.is_gue() }
     }
 
     /// Bytes that it puts in front of a packet: 20, 32, 40 or 52.
@@ -67,21 +64,13 @@ pub fn encapsulate<P: PacketMut>(packet: &mut P, forward: &Forward) -> Result<()
 /// Protocol number that says what the tunnel carries.
 #[inline(always)]
 fn inner_protocol(forward: &Forward) -> u8 {
-    if forward.inner.is_v4 {
-        protocol::IPV4
-    } else {
-        protocol::IPV6
-    }
+    if forward.inner.is_v4 { protocol::IPV4 } else { protocol::IPV6 }
 }
 
 /// Writes the outer IP header at `at`; gives the offset behind it.
 #[inline(always)]
 fn write_ip<P: PacketMut>(packet: &mut P, at: usize, forward: &Forward, tunnel: Tunnel) -> Option<usize> {
-    let carries = if tunnel.is_gue {
-        protocol::UDP
-    } else {
-        inner_protocol(forward)
-    };
+    let carries = if tunnel.is_gue { protocol::UDP } else { inner_protocol(forward) };
     let backend = &forward.backend.entry;
     // RFC 6040 section 4.1, normal mode: the ingress copies the ECN field of the inner header to the outer.
     // The DSCP goes with it (RFC 2983 section 3, the uniform model).

@@ -94,21 +94,9 @@ mod tests {
     #[test]
     fn frozen_vectors_of_the_fleet_hold() {
         let mut checked = 0;
-        for line in VECTORS
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-        {
+        for line in VECTORS.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            let [
-                source,
-                source_port,
-                destination,
-                destination_port,
-                protocol,
-                seed,
-                hash,
-                row,
-            ] = fields[..]
+            let [source, source_port, destination, destination_port, protocol, seed, hash, row] = fields[..]
             else {
                 panic!("a vector has eight fields: {line}");
             };

@@ -60,10 +60,7 @@ const HEADROOM: usize = 256;
 impl FrameBuf {
     /// A copy of `frame`.
     pub fn new(frame: &[u8]) -> Self {
-        Self {
-            bytes: frame.to_vec(),
-            headroom: HEADROOM,
-        }
+        Self { bytes: frame.to_vec(), headroom: HEADROOM }
     }
 
     /// The frame as it is now.
@@ -96,11 +93,7 @@ impl PacketMut for FrameBuf {
     }
 
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> bool {
-        match self
-            .bytes
-            .get_mut(offset..)
-            .and_then(|rest| rest.first_chunk_mut::<N>())
-        {
+        match self.bytes.get_mut(offset..).and_then(|rest| rest.first_chunk_mut::<N>()) {
             Some(place) => {
                 *place = *bytes;
                 true

@@ -139,11 +139,7 @@ fn upper_of_v4<P: Packet>(packet: &P, l3: usize, header: &ipv4::Header) -> Resul
     if header.is_fragment() {
         return Err(Reason::Fragment);
     }
-    Ok(Upper {
-        protocol: header.protocol(),
-        offset: l3 + header_len,
-        end,
-    })
+    Ok(Upper { protocol: header.protocol(), offset: l3 + header_len, end })
 }
 
 #[inline(always)]
@@ -162,11 +158,7 @@ fn upper_of_v6<P: Packet>(packet: &P, l3: usize, header: &ipv6::Header) -> Resul
     if offset > end {
         return Err(Reason::BadExtension);
     }
-    Ok(Upper {
-        protocol,
-        offset,
-        end,
-    })
+    Ok(Upper { protocol, offset, end })
 }
 
 type PortsAndOpening = ([u8; 2], [u8; 2], bool);

@@ -117,10 +117,7 @@ mod tests {
     use super::*;
 
     fn is_word(name: &str) -> bool {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
     }
 
     #[test]
@@ -128,24 +125,12 @@ mod tests {
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(reason.index() as usize, index);
             assert!(is_word(reason.name()), "{reason:?}");
-            assert!(
-                Reason::ALL
-                    .iter()
-                    .filter(|other| other.name() == reason.name())
-                    .count()
-                    == 1
-            );
+            assert!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count() == 1);
         }
         for (index, reason) in AgentReason::ALL.iter().enumerate() {
             assert_eq!(reason.index() as usize, index);
             assert!(is_word(reason.name()), "{reason:?}");
-            assert!(
-                AgentReason::ALL
-                    .iter()
-                    .filter(|other| other.name() == reason.name())
-                    .count()
-                    == 1
-            );
+            assert!(AgentReason::ALL.iter().filter(|other| other.name() == reason.name()).count() == 1);
         }
     }
 }

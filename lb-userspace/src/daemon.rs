@@ -23,22 +23,14 @@ const COMMANDS_MAX: usize = 64;
 pub async fn run(config_file: &Path) -> Result<()> {
     let config = config::load(config_file)?;
     let Some(settings) = config.lb else {
-        bail!(
-            "{} has no [lb] section; `bowline run` needs one",
-            config_file.display()
-        );
+        bail!("{} has no [lb] section; `bowline run` needs one", config_file.display());
     };
     let settings = Arc::new(settings);
     // First of all: the socket also keeps a second daemon away.
     let server = Server::bind(&settings.socket).await?;
     let overlay_file = OverlayFile::in_directory(&settings.state_dir);
     let overlay = overlay_file.load()?;
-    let start = Start {
-        base: config.model,
-        overlay,
-        overlay_file,
-        interfaces: settings.interfaces.clone(),
-    };
+    let start = Start { base: config.model, overlay, overlay_file, interfaces: settings.interfaces.clone() };
     let engine = start_engine(Arc::clone(&settings), start).await?;
 
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
@@ -69,9 +61,8 @@ pub async fn run(config_file: &Path) -> Result<()> {
     api.await.context("the API task failed")?;
     // The engine may be gone already: then there is nothing to shut down.
     drop(commands.send(Command::Shutdown).await);
-    let joined = tokio::task::spawn_blocking(move || thread.join())
-        .await
-        .context("cannot wait for the engine")?;
+    let joined =
+        tokio::task::spawn_blocking(move || thread.join()).await.context("cannot wait for the engine")?;
     if joined.is_err() {
         bail!("the engine's thread panicked");
     }

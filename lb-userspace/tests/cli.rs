@@ -25,11 +25,7 @@ pool = "web"
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
-    command
-        .args(arguments)
-        .env_remove("BOWLINE_SOCKET")
-        .env_remove("BOWLINE_LOG")
-        .stdin(Stdio::null());
+    command.args(arguments).env_remove("BOWLINE_SOCKET").env_remove("BOWLINE_LOG").stdin(Stdio::null());
     command
 }
 
@@ -63,11 +59,7 @@ fn config_check_passes_a_good_file() {
     let (_directory, path) = file(GOOD);
     let output = bowline(&["config", "check", &path]);
     assert_eq!(status(&output), 0, "{}", stderr(&output));
-    assert!(
-        stdout(&output).contains("no errors (1 pools, 1 backends, 1 VIPs)"),
-        "{}",
-        stdout(&output)
-    );
+    assert!(stdout(&output).contains("no errors (1 pools, 1 backends, 1 VIPs)"), "{}", stdout(&output));
     assert_eq!(stderr(&output), "");
 }
 
@@ -91,10 +83,7 @@ fn config_check_lists_every_error_with_its_place_and_ends_with_the_count() {
     ] {
         assert!(told.contains(words), "`{words}` in:\n{told}");
     }
-    assert!(
-        told.trim_end().ends_with(&format!("4 errors in {path}")),
-        "{told}"
-    );
+    assert!(told.trim_end().ends_with(&format!("4 errors in {path}")), "{told}");
     assert!(!told.contains('\x1b'), "no colour in a pipe: {told}");
 }
 
@@ -118,11 +107,7 @@ fn a_file_that_is_not_there_or_a_directory_is_refused_by_name() {
     let missing = directory.path().join("none.toml");
     let output = bowline(&["config", "check", missing.to_str().expect("text")]);
     assert_eq!(status(&output), 1);
-    assert!(
-        stderr(&output).contains("there is no configuration file"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("there is no configuration file"), "{}", stderr(&output));
     assert!(stderr(&output).contains("none.toml"), "{}", stderr(&output));
     let output = bowline(&["run", "--config", directory.path().to_str().expect("text")]);
     assert_eq!(status(&output), 1);
@@ -141,7 +126,11 @@ fn a_file_without_permission_says_so() {
     // Root may read everything: become somebody else. The copy of the binary is where that one may run it.
     let copy = directory.path().join("bowline");
     if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
-        fs::copy(env!("CARGO_BIN_EXE_bowline"), &copy).expect("copies");
+        // By another process: a file that this one has open for writing, and a test beside it forks with, cannot
+        // be executed (ETXTBSY).
+        let copied =
+            Command::new("cp").arg(env!("CARGO_BIN_EXE_bowline")).arg(&copy).status().expect("cp runs");
+        assert!(copied.success());
         check = Command::new(&copy);
         check.args(["config", "check", &path]).uid(65534).gid(65534);
     } else {
@@ -149,11 +138,7 @@ fn a_file_without_permission_says_so() {
     }
     let output = check.output().expect("bowline runs");
     assert_eq!(status(&output), 1);
-    assert!(
-        stderr(&output).contains("no permission to read"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("no permission to read"), "{}", stderr(&output));
 }
 
 #[test]
@@ -172,17 +157,10 @@ fn without_a_daemon_every_control_command_exits_with_3_and_names_the_socket() {
     ] {
         let output = bowline(&[&["--socket", socket], arguments].concat());
         assert_eq!(status(&output), 3, "{arguments:?}: {}", stderr(&output));
-        assert!(
-            stderr(&output).contains(socket),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+        assert!(stderr(&output).contains(socket), "{arguments:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "");
     }
-    let by_environment = command(&["status"])
-        .env("BOWLINE_SOCKET", socket)
-        .output()
-        .expect("bowline runs");
+    let by_environment = command(&["status"]).env("BOWLINE_SOCKET", socket).output().expect("bowline runs");
     assert!(stderr(&by_environment).contains(socket));
 }
 
@@ -220,11 +198,7 @@ fn run_and_agent_need_their_sections() {
     let (_directory, path) = file(GOOD);
     let output = bowline(&["agent", "--config", &path]);
     assert_eq!(status(&output), 1);
-    assert!(
-        stderr(&output).contains("no [agent] section"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("no [agent] section"), "{}", stderr(&output));
 }
 
 #[test]
@@ -256,10 +230,7 @@ fn damaged_stored_changes_stop_the_start_and_stay() {
         stderr(&output)
     );
     assert!(stored.exists());
-    assert!(
-        !directory.path().join("b.sock").exists(),
-        "the socket is gone again"
-    );
+    assert!(!directory.path().join("b.sock").exists(), "the socket is gone again");
 }
 
 #[test]
@@ -267,10 +238,7 @@ fn a_closed_pipe_ends_quietly() {
     let (_directory, path) = file(GOOD);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let output = command(&["config", "check", &path])
-        .stdout(writer)
-        .output()
-        .expect("bowline runs");
+    let output = command(&["config", "check", &path]).stdout(writer).output().expect("bowline runs");
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
 }

@@ -69,9 +69,7 @@ impl Daemon {
         let (commands, queue) = mpsc::channel(8);
         engine.spawn(queue).expect("a thread");
         let runtime = Runtime::new().expect("a runtime");
-        let server = runtime
-            .block_on(Server::bind(&directory.path().join("b.sock")))
-            .expect("binds");
+        let server = runtime.block_on(Server::bind(&directory.path().join("b.sock"))).expect("binds");
         let context = Context {
             commands: commands.clone(),
             settings: Arc::new(config.lb.expect("an [lb] section")),
@@ -79,11 +77,7 @@ impl Daemon {
             started: Instant::now(),
         };
         runtime.spawn(server.serve(router(context), std::future::pending()));
-        Self {
-            directory,
-            commands,
-            _runtime: runtime,
-        }
+        Self { directory, commands, _runtime: runtime }
     }
 
     /// Tells the engine that these backends, and no others, can be reached.
@@ -99,9 +93,7 @@ impl Daemon {
         });
         let address = |text: &&str| text.parse::<IpAddr>().expect("an address");
         let paths: Paths = addresses.iter().map(|text| (address(text), up.clone())).collect();
-        self.commands
-            .blocking_send(Ask::NextHopsChanged(paths))
-            .expect("the engine listens");
+        self.commands.blocking_send(Ask::NextHopsChanged(paths)).expect("the engine listens");
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -137,9 +129,7 @@ impl Daemon {
 
 /// The words of the line that begins with these words.
 fn words<'a>(text: &'a str, beginning: &[&str]) -> Vec<&'a str> {
-    let mut lines = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let line = lines.find(|words| words.starts_with(beginning));
     assert!(line.is_some(), "{beginning:?} in:\n{text}");
     line.unwrap_or_default()
@@ -149,17 +139,11 @@ fn words<'a>(text: &'a str, beginning: &[&str]) -> Vec<&'a str> {
 fn a_backend_is_added_weighted_drained_and_removed() {
     let daemon = Daemon::start();
     let added = daemon.ok(&["backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
-    assert!(
-        added.contains("10.8.13.2 added to pool web") && added.contains("of 4096 rows moved"),
-        "{added}"
-    );
+    assert!(added.contains("10.8.13.2 added to pool web") && added.contains("of 4096 rows moved"), "{added}");
     let weighted = daemon.ok(&["backend", "weight", "10.8.13.2", "2"]);
     assert!(weighted.contains("weight 2 (was 4)"), "{weighted}");
     let drained = daemon.ok(&["backend", "drain", "10.8.13.2"]);
-    assert!(
-        drained.contains("drain (was ready)") && !drained.contains("moved"),
-        "{drained}"
-    );
+    assert!(drained.contains("drain (was ready)") && !drained.contains("moved"), "{drained}");
     let again = daemon.ok(&["backend", "drain", "10.8.13.2"]);
     assert!(again.contains("it was so already"), "{again}");
     let list = daemon.ok(&["backend", "list"]);
@@ -172,18 +156,13 @@ fn a_backend_is_added_weighted_drained_and_removed() {
 fn an_ambiguous_address_is_refused_until_the_pool_is_named() {
     let daemon = Daemon::start();
     let told = daemon.refused(&["backend", "maint", "10.8.12.2"]);
-    assert!(
-        told.contains("in several pools: dns, web") && told.contains("--pool dns"),
-        "{told}"
-    );
+    assert!(told.contains("in several pools: dns, web") && told.contains("--pool dns"), "{told}");
     daemon.ok(&["backend", "maint", "10.8.12.2", "--pool", "web"]);
     let backends = daemon.json(&["backend", "list"]);
     let state = |pool: &str| {
         let list = backends.as_array().expect("a list");
-        let one = list
-            .iter()
-            .find(|one| one["pool"] == pool && one["address"] == "10.8.12.2")
-            .expect("there");
+        let one =
+            list.iter().find(|one| one["pool"] == pool && one["address"] == "10.8.12.2").expect("there");
         one["state"].clone()
     };
     assert_eq!((state("web"), state("dns")), ("maint".into(), "ready".into()));
@@ -193,25 +172,15 @@ fn an_ambiguous_address_is_refused_until_the_pool_is_named() {
 fn the_last_backend_is_not_removed_and_the_hint_says_what_to_do() {
     let daemon = Daemon::start();
     let told = daemon.refused(&["backend", "remove", "10.8.12.2", "--pool", "dns"]);
-    assert!(
-        told.contains("last one of pool dns") && told.contains("hint: remove the VIP first"),
-        "{told}"
-    );
+    assert!(told.contains("last one of pool dns") && told.contains("hint: remove the VIP first"), "{told}");
 }
 
 #[test]
 fn a_vip_is_added_shown_and_removed() {
     let daemon = Daemon::start();
     daemon.ok(&["vip", "add", "dns6", "[2001:db8::1]:53/udp", "--pool", "dns"]);
-    assert_eq!(
-        words(&daemon.ok(&["vip", "list"]), &["dns6"])[1..],
-        ["[2001:db8::1]:53/udp", "dns", "1/1"]
-    );
-    assert!(
-        daemon
-            .ok(&["vip", "show", "dns6"])
-            .contains("[2001:db8::1]:53/udp")
-    );
+    assert_eq!(words(&daemon.ok(&["vip", "list"]), &["dns6"])[1..], ["[2001:db8::1]:53/udp", "dns", "1/1"]);
+    assert!(daemon.ok(&["vip", "show", "dns6"]).contains("[2001:db8::1]:53/udp"));
     daemon.ok(&["vip", "remove", "dns6"]);
     let told = daemon.refused(&["vip", "show", "dns6"]);
     assert!(told.contains("there is no VIP dns6"), "{told}");
@@ -232,10 +201,7 @@ fn the_status_is_degraded_until_every_backend_is_reachable() {
     assert_eq!(words(&text, &["next", "hops"])[2..5], ["3", "of", "3"]);
     assert_eq!(daemon.json(&["status"])["healthy"], true);
     let wide = daemon.ok(&["-o", "wide", "backend", "list"]);
-    assert!(
-        wide.contains("02:00:00:00:00:01") && wide.contains("1600"),
-        "{wide}"
-    );
+    assert!(wide.contains("02:00:00:00:00:01") && wide.contains("1600"), "{wide}");
 }
 
 #[test]
@@ -251,11 +217,7 @@ fn the_table_shows_the_balance_and_json_says_the_same() {
     }
     let both = daemon.ok(&["table", "show"]);
     assert!(both.contains("web") && both.contains("dns"), "{both}");
-    assert!(
-        daemon
-            .refused(&["table", "show", "wbe"])
-            .contains("did you mean web?")
-    );
+    assert!(daemon.refused(&["table", "show", "wbe"]).contains("did you mean web?"));
 }
 
 #[test]
@@ -266,10 +228,7 @@ fn the_shown_configuration_has_the_changes_and_checks() {
     assert!(text.contains("weight = 77"), "{text}");
     let config = check(&text, Path::new("shown.toml")).expect("it reads back");
     assert_eq!(config.model.vips().len(), 1);
-    assert_eq!(
-        daemon.json(&["config", "show"])["pools"].as_array().map(Vec::len),
-        Some(2)
-    );
+    assert_eq!(daemon.json(&["config", "show"])["pools"].as_array().map(Vec::len), Some(2));
 }
 
 #[test]

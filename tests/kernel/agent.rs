@@ -17,11 +17,7 @@ fn inner(v6: bool, tos: u8) -> Vec<u8> {
             craft::address(craft::VIP6).bytes().to_owned(),
             64,
         );
-        builder
-            .tcp(40000, 80, 1, 100)
-            .ack(1)
-            .write(&mut packet, &payload)
-            .expect("a vector");
+        builder.tcp(40000, 80, 1, 100).ack(1).write(&mut packet, &payload).expect("a vector");
         packet[0] = 0x60 | tos >> 4;
         packet[1] = tos << 4;
     } else {
@@ -30,14 +26,8 @@ fn inner(v6: bool, tos: u8) -> Vec<u8> {
             craft::address(craft::VIP4).v4_bytes(),
             64,
         );
-        builder
-            .tcp(40000, 80, 1, 100)
-            .ack(1)
-            .write(&mut packet, &payload)
-            .expect("a vector");
-        let mut header = etherparse::Ipv4Header::from_slice(&packet)
-            .expect("just written")
-            .0;
+        builder.tcp(40000, 80, 1, 100).ack(1).write(&mut packet, &payload).expect("a vector");
+        let mut header = etherparse::Ipv4Header::from_slice(&packet).expect("just written").0;
         header.dscp = etherparse::IpDscp::try_new(tos >> 2).expect("six bits");
         header.ecn = etherparse::IpEcn::try_new(tos & 3).expect("two bits");
         header.header_checksum = header.calc_header_checksum();
@@ -92,11 +82,7 @@ fn all_sixteen_ecn_cells_of_all_eight_tunnels_come_out_sound() {
                     }
                     assert_eq!(outcome.action, u32::MAX, "TCX_NEXT");
                     let expected = inner(v6, dscp | codepoint);
-                    assert_eq!(
-                        &outcome.frame[14..],
-                        expected,
-                        "inner {inner_ecn} outer {outer_ecn}"
-                    );
+                    assert_eq!(&outcome.frame[14..], expected, "inner {inner_ecn} outer {outer_ecn}");
                     let slices = SlicedPacket::from_ethernet(&outcome.frame)
                         .expect("the link header names the family");
                     assert_eq!(matches!(slices.net, Some(NetSlice::Ipv6(_))), v6);

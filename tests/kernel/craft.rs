@@ -23,7 +23,33 @@ pub(crate) fn address(text: &str) -> Address {
 /// Backends of all four tunnel shapes and several states; one way back out, one through another interface, one
 /// that is small, one that is unknown.
 pub(crate) fn fleet() -> MemoryTables {
-    let mut tables = MemoryTables::default();
+    let mut tables = MemoryTables {
+        tunnel_sources: vec![
+            PrefixKey { bits: 96 + 16, address: address("10.8.0.0") },
+            PrefixKey { bits: 16, address: address("fd08::") },
+        ],
+        ..MemoryTables::default()
+    };
+    add_backends(&mut tables);
+    for (index, ifindex, mtu) in [(1, INGRESS, 1600), (2, OTHER_INTERFACE, 1600), (3, INGRESS, 200)] {
+        let (destination, source) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+        let next_hop = NextHop { ifindex, mtu, destination, source, flags: next_hop_flags::USABLE };
+        tables.next_hops.insert(index, next_hop);
+    }
+    let chain = |row: u16| match row % 16 {
+        15 => Chain::default(),
+        // One that drains and one in maintenance: nobody for new flows.
+        14 => Chain([5, 7, 0, 0]),
+        row => Chain([1 + row % 8, 1 + (row + 3) % 8, if row > 8 { 1 + (row + 5) % 8 } else { 0 }, 0]),
+    };
+    tables.tables.insert(0, (0..1 << ROWS_LOG2).map(chain).collect());
+    // A larger table than the template declares; table 9, which a service names, is missing.
+    tables.tables.insert(5, (0..1_u32 << 13).map(|row| chain(row as u16)).collect());
+    add_services(&mut tables);
+    tables
+}
+
+fn add_backends(tables: &mut MemoryTables) {
     let ready = backend_flags::READY | backend_flags::HEALTHY;
     let backends = [
         ("10.8.11.2", ready | backend_flags::GUE, 1),
@@ -36,11 +62,7 @@ pub(crate) fn fleet() -> MemoryTables {
         ("10.8.16.2", ready | backend_flags::GUE, 0),
     ];
     for (handle, (backend, flags, next_hop)) in (1..).zip(backends) {
-        let source = if backend.contains(':') {
-            "fd08:1::2"
-        } else {
-            "10.8.1.2"
-        };
+        let source = if backend.contains(':') { "fd08:1::2" } else { "10.8.1.2" };
         let entry = BackendEntry {
             address: address(backend),
             source: address(source),
@@ -51,35 +73,12 @@ pub(crate) fn fleet() -> MemoryTables {
         };
         tables.backends.insert(handle, entry);
     }
-    for (index, ifindex, mtu) in [(1, INGRESS, 1600), (2, OTHER_INTERFACE, 1600), (3, INGRESS, 200)] {
-        let (destination, source) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let next_hop = NextHop {
-            ifindex,
-            mtu,
-            destination,
-            source,
-            flags: next_hop_flags::USABLE,
-        };
-        tables.next_hops.insert(index, next_hop);
-    }
-    let chain = |row: u16| match row % 16 {
-        15 => Chain::default(),
-        // One that drains and one in maintenance: nobody for new flows.
-        14 => Chain([5, 7, 0, 0]),
-        row => Chain([
-            1 + row % 8,
-            1 + (row + 3) % 8,
-            if row > 8 { 1 + (row + 5) % 8 } else { 0 },
-            0,
-        ]),
-    };
-    tables.tables.insert(0, (0..1 << ROWS_LOG2).map(chain).collect());
-    // A larger table than the template declares, and one index without a table.
-    tables
-        .tables
-        .insert(5, (0..1_u32 << 13).map(|row| chain(row as u16)).collect());
+}
+
+/// Two services of 2^12 and 2^13 rows, one whose table is missing, one for every port.
+fn add_services(tables: &mut MemoryTables) {
     let services = [
-        (80, protocol::TCP, 0, 12),
+        (80_u16, protocol::TCP, 0, 12),
         (53, protocol::UDP, 5, 13),
         (81, protocol::TCP, 9, 12),
         (0, protocol::UDP, 0, 12),
@@ -87,37 +86,15 @@ pub(crate) fn fleet() -> MemoryTables {
     for vip in [VIP4, VIP6] {
         for (port, number, table, rows_log2) in services {
             let index = tables.vips.len() as u32;
-            let key = VipKey::new(address(vip), u16::to_be_bytes(port), number);
-            tables.vips.insert(
-                key,
-                VipEntry {
-                    seed: 0x5eed_0f0f,
-                    vip: index,
-                    table,
-                    rows_log2,
-                    zero: 0,
-                },
-            );
+            let key = VipKey::new(address(vip), port.to_be_bytes(), number);
+            tables.vips.insert(key, VipEntry { seed: 0x5eed_0f0f, vip: index, table, rows_log2, zero: 0 });
         }
     }
-    tables.tunnel_sources = vec![
-        PrefixKey {
-            bits: 96 + 16,
-            address: address("10.8.0.0"),
-        },
-        PrefixKey {
-            bits: 16,
-            address: address("fd08::"),
-        },
-    ];
-    tables
 }
 
 pub(crate) fn backend_host() -> MemoryAgentTables {
     MemoryAgentTables {
-        local: ["10.8.11.2", "fd08:11::2", "10.8.12.2", "fd08:12::2"]
-            .map(address)
-            .into(),
+        local: ["10.8.11.2", "fd08:11::2", "10.8.12.2", "fd08:12::2"].map(address).into(),
         vips: [VIP4, VIP6].map(address).into(),
         tunnel_sources: fleet().tunnel_sources,
         gue_port: 6080_u16.to_be_bytes(),
@@ -159,9 +136,9 @@ pub(crate) fn frame(random: &mut Random) -> Vec<u8> {
     frame.extend(if v6 { [0x86, 0xdd] } else { [0x08, 0x00] });
     let l4 = upper_layer(random, v6);
     if v6 {
-        ipv6(&mut frame, random, &l4)
+        ipv6(&mut frame, random, &l4);
     } else {
-        ipv4(&mut frame, random, &l4)
+        ipv4(&mut frame, random, &l4);
     }
     if random.chance(20) {
         frame.extend(std::iter::repeat_n(0, random.below(30)));
@@ -198,33 +175,19 @@ fn upper_layer(random: &mut Random, v6: bool) -> UpperLayer {
         let port = random.one_of(&[80_u16, 80, 80, 81, 443]).to_be_bytes();
         let flags = random.one_of(&[0x02, 0x10, 0x18, 0x12, 0x04, 0x11, 0xc2]);
         let words = random.one_of(&[5_u8, 5, 8, 15]);
-        let mut bytes = [
-            &source_port[..],
-            &port,
-            &[0; 8],
-            &[words << 4, flags, 0xff, 0xff, 0, 0, 0, 0],
-        ]
-        .concat();
+        let mut bytes =
+            [&source_port[..], &port, &[0; 8], &[words << 4, flags, 0xff, 0xff, 0, 0, 0, 0]].concat();
         bytes.extend(std::iter::repeat_n(1, usize::from(words - 5) * 4 + payload));
-        UpperLayer {
-            protocol: protocol::TCP,
-            bytes,
-        }
+        UpperLayer { protocol: protocol::TCP, bytes }
     } else if random.chance(85) {
         let port = random.one_of(&[53_u16, 53, 5353, 6080]).to_be_bytes();
         let len = (8 + payload) as u16;
         let mut bytes = [&source_port[..], &port, &len.to_be_bytes(), &[0, 0]].concat();
         bytes.extend(std::iter::repeat_n(2, payload));
-        UpperLayer {
-            protocol: protocol::UDP,
-            bytes,
-        }
+        UpperLayer { protocol: protocol::UDP, bytes }
     } else {
         let number = random.one_of(&[if v6 { protocol::ICMPV6 } else { protocol::ICMP }, 132, 50, 4, 41]);
-        UpperLayer {
-            protocol: number,
-            bytes: vec![3; 8 + payload],
-        }
+        UpperLayer { protocol: number, bytes: vec![3; 8 + payload] }
     }
 }
 
@@ -246,15 +209,8 @@ fn ipv4(frame: &mut Vec<u8>, random: &mut Random, l4: &UpperLayer) {
 
 fn ipv6(frame: &mut Vec<u8>, random: &mut Random, l4: &UpperLayer) {
     let extensions = random.one_of(&[0, 0, 0, 1, 3, 4, 5]);
-    let kinds: Vec<u8> = (0..extensions)
-        .map(|n| {
-            if n == 0 {
-                0
-            } else {
-                random.one_of(&[60, 43, 60, 60, 44])
-            }
-        })
-        .collect();
+    let kinds: Vec<u8> =
+        (0..extensions).map(|n| if n == 0 { 0 } else { random.one_of(&[60, 43, 60, 60, 44]) }).collect();
     let mut chain = Vec::new();
     for n in 0..extensions {
         let next = kinds.get(n + 1).copied().unwrap_or(l4.protocol);

@@ -27,20 +27,12 @@ const PACKETS: u64 = 20_000;
 fn expected(tables: &MemoryTables, frame: &[u8]) -> (Reason, u32, Vec<u8>) {
     let decision = decide::decide(&Frame(frame), tables);
     let Some(forward) = decision.forward else {
-        let action = if decision.reason.fate() == Fate::Pass {
-            XDP_PASS
-        } else {
-            XDP_DROP
-        };
+        let action = if decision.reason.fate() == Fate::Pass { XDP_PASS } else { XDP_DROP };
         return (decision.reason, action, frame.to_vec());
     };
     let mut packet = FrameBuf::new(frame);
     encap::encapsulate(&mut packet, &forward).expect("256 bytes of headroom are enough");
-    let action = if forward.next_hop.ifindex == INGRESS {
-        XDP_TX
-    } else {
-        XDP_REDIRECT
-    };
+    let action = if forward.next_hop.ifindex == INGRESS { XDP_TX } else { XDP_REDIRECT };
     (decision.reason, action, packet.as_slice().to_vec())
 }
 
@@ -62,23 +54,17 @@ fn the_load_balancer_in_the_kernel_agrees_with_the_host_on_generated_packets() {
         *reasons.entry(reason).or_default() += 1;
     }
     assert_eq!(lb.counts(), reasons, "the counters of the program");
-    assert_eq!(
-        reasons.values().sum::<u64>(),
-        PACKETS,
-        "every packet has exactly one reason"
-    );
+    assert_eq!(reasons.values().sum::<u64>(), PACKETS, "every packet has exactly one reason");
     // A generator that misses a way out proves nothing about it.
     let unreachable_here = [Reason::NoHeadroom];
-    let missed: Vec<_> = reasons
-        .iter()
-        .filter(|(reason, count)| **count == 0 && !unreachable_here.contains(reason))
-        .collect();
+    let missed: Vec<_> =
+        reasons.iter().filter(|(reason, count)| **count == 0 && !unreachable_here.contains(reason)).collect();
     assert!(missed.is_empty(), "the generated packets never took {missed:?}");
 }
 
 /// What the host says that the agent does: the action, and the frame that goes on.
 fn expected_of_agent(tables: &MemoryAgentTables, frame: &[u8]) -> (AgentReason, u32, Vec<u8>) {
-    const NEXT: u32 = -1_i32 as u32;
+    const NEXT: u32 = u32::MAX;
     const SHOT: u32 = 2;
     match agent::judge(&Frame(frame), tables) {
         Verdict::Leave(reason) => {
@@ -145,11 +131,8 @@ fn the_agent_in_the_kernel_agrees_with_the_host_on_generated_packets() {
     let mut reasons: BTreeMap<AgentReason, u64> =
         AgentReason::ALL.iter().map(|reason| (*reason, 0)).collect();
     for n in 0..PACKETS {
-        let mut frame = if n % 8 == 7 {
-            craft::frame(&mut random)
-        } else {
-            tunnel_frame(&fleet, &mut random)
-        };
+        let mut frame =
+            if n % 8 == 7 { craft::frame(&mut random) } else { tunnel_frame(&fleet, &mut random) };
         if n % 2 == 1 {
             craft::damage(&mut frame, &mut random);
         }
@@ -165,9 +148,7 @@ fn the_agent_in_the_kernel_agrees_with_the_host_on_generated_packets() {
     }
     assert_eq!(agent.counts(), reasons, "the counters of the program");
     let unreachable_here = [AgentReason::DecapFailed];
-    let missed: Vec<_> = reasons
-        .iter()
-        .filter(|(reason, count)| **count == 0 && !unreachable_here.contains(reason))
-        .collect();
+    let missed: Vec<_> =
+        reasons.iter().filter(|(reason, count)| **count == 0 && !unreachable_here.contains(reason)).collect();
     assert!(missed.is_empty(), "the generated packets never took {missed:?}");
 }

@@ -46,8 +46,7 @@ fn fill_prefixes(object: &mut Ebpf, prefixes: &[PrefixKey]) {
     let map = object.map_mut(maps::TUNNEL_SOURCES).expect("declared");
     let mut trie: LpmTrie<_, [u8; 16], u8> = map.try_into().expect("a trie");
     for prefix in prefixes {
-        trie.insert(&Key::new(prefix.bits, *prefix.address.bytes()), 1, 0)
-            .expect("room");
+        trie.insert(&Key::new(prefix.bits, *prefix.address.bytes()), 1, 0).expect("room");
     }
 }
 
@@ -55,46 +54,28 @@ impl Lb {
     pub(crate) fn load(tables: &MemoryTables) -> Self {
         let mut object = load(object::LB);
         fill_prefixes(&mut object, &tables.tunnel_sources);
-        let mut vips: HashMap<_, [u8; 20], [u8; 24]> = object
-            .map_mut(maps::VIPS)
-            .expect("declared")
-            .try_into()
-            .expect("a hash");
+        let mut vips: HashMap<_, [u8; 20], [u8; 24]> =
+            object.map_mut(maps::VIPS).expect("declared").try_into().expect("a hash");
         for (key, entry) in &tables.vips {
-            vips.insert(bytes::<_, 20>(key), bytes::<_, 24>(entry), 0)
-                .expect("room");
+            vips.insert(bytes::<_, 20>(key), bytes::<_, 24>(entry), 0).expect("room");
         }
-        let mut addresses: HashMap<_, [u8; 16], u8> = object
-            .map_mut(maps::VIP_ADDRESSES)
-            .expect("declared")
-            .try_into()
-            .expect("a hash");
+        let mut addresses: HashMap<_, [u8; 16], u8> =
+            object.map_mut(maps::VIP_ADDRESSES).expect("declared").try_into().expect("a hash");
         for key in tables.vips.keys() {
             addresses.insert(*key.address.bytes(), 1, 0).expect("room");
         }
-        let mut backends: Array<_, [u8; 48]> = object
-            .map_mut(maps::BACKENDS)
-            .expect("declared")
-            .try_into()
-            .expect("an array");
+        let mut backends: Array<_, [u8; 48]> =
+            object.map_mut(maps::BACKENDS).expect("declared").try_into().expect("an array");
         for (handle, entry) in &tables.backends {
-            backends
-                .set(u32::from(*handle), bytes::<_, 48>(entry), 0)
-                .expect("room");
+            backends.set(u32::from(*handle), bytes::<_, 48>(entry), 0).expect("room");
         }
-        let mut next_hops: Array<_, [u8; 24]> = object
-            .map_mut(maps::NEXT_HOPS)
-            .expect("declared")
-            .try_into()
-            .expect("an array");
+        let mut next_hops: Array<_, [u8; 24]> =
+            object.map_mut(maps::NEXT_HOPS).expect("declared").try_into().expect("an array");
         for (index, entry) in &tables.next_hops {
             next_hops.set(*index, bytes::<_, 24>(entry), 0).expect("room");
         }
-        let mut pools: ArrayOfMaps<_, Array<MapData, [u8; 8]>> = object
-            .map_mut(maps::TABLES)
-            .expect("declared")
-            .try_into()
-            .expect("an array of maps");
+        let mut pools: ArrayOfMaps<_, Array<MapData, [u8; 8]>> =
+            object.map_mut(maps::TABLES).expect("declared").try_into().expect("an array of maps");
         for (index, chains) in &tables.tables {
             let mut rows =
                 Array::<MapData, [u8; 8]>::create(chains.len() as u32, BPF_F_INNER_MAP).expect("a table");
@@ -109,37 +90,21 @@ impl Lb {
     }
 
     pub(crate) fn program(&mut self) -> &mut Xdp {
-        self.0
-            .program_mut("bowline_lb")
-            .expect("in the object")
-            .try_into()
-            .expect("an XDP program")
+        self.0.program_mut("bowline_lb").expect("in the object").try_into().expect("an XDP program")
     }
 
     pub(crate) fn run(&mut self, frame: &[u8]) -> Outcome {
         let mut output = vec![0; OUTPUT];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ..TestRunOptions::new()
-        };
-        let result = self
-            .program()
-            .test_run(options)
-            .expect("the kernel runs the program");
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
+        let result = self.program().test_run(options).expect("the kernel runs the program");
         output.truncate(result.data_size_out as usize);
-        Outcome {
-            action: result.return_value,
-            frame: output,
-        }
+        Outcome { action: result.return_value, frame: output }
     }
 
     /// Packets by reason, all CPUs together.
     pub(crate) fn counts(&self) -> BTreeMap<Reason, u64> {
-        Reason::ALL
-            .iter()
-            .map(|reason| (*reason, packets(&self.0, reason.index())))
-            .collect()
+        Reason::ALL.iter().map(|reason| (*reason, packets(&self.0, reason.index()))).collect()
     }
 }
 
@@ -147,24 +112,16 @@ impl Agent {
     pub(crate) fn load(tables: &MemoryAgentTables) -> Self {
         let mut object = load(object::AGENT);
         fill_prefixes(&mut object, &tables.tunnel_sources);
-        for (name, addresses) in [
-            (maps::LOCAL_ADDRESSES, &tables.local),
-            (maps::VIP_ADDRESSES, &tables.vips),
-        ] {
-            let mut map: HashMap<_, [u8; 16], u8> = object
-                .map_mut(name)
-                .expect("declared")
-                .try_into()
-                .expect("a hash");
+        for (name, addresses) in [(maps::LOCAL_ADDRESSES, &tables.local), (maps::VIP_ADDRESSES, &tables.vips)]
+        {
+            let mut map: HashMap<_, [u8; 16], u8> =
+                object.map_mut(name).expect("declared").try_into().expect("a hash");
             for address in addresses {
                 map.insert(*address.bytes(), 1, 0).expect("room");
             }
         }
-        let mut config: Array<_, [u8; 2]> = object
-            .map_mut(maps::AGENT_CONFIG)
-            .expect("declared")
-            .try_into()
-            .expect("an array");
+        let mut config: Array<_, [u8; 2]> =
+            object.map_mut(maps::AGENT_CONFIG).expect("declared").try_into().expect("an array");
         config.set(0, tables.gue_port, 0).expect("room");
         let mut agent = Self(object);
         agent.program().load().expect("the verifier accepts the program");
@@ -172,37 +129,21 @@ impl Agent {
     }
 
     pub(crate) fn program(&mut self) -> &mut SchedClassifier {
-        self.0
-            .program_mut("bowline_agent")
-            .expect("in the object")
-            .try_into()
-            .expect("a TC program")
+        self.0.program_mut("bowline_agent").expect("in the object").try_into().expect("a TC program")
     }
 
     pub(crate) fn run(&mut self, frame: &[u8]) -> Outcome {
         let mut output = vec![0; OUTPUT];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut output),
-            ..TestRunOptions::new()
-        };
-        let result = self
-            .program()
-            .test_run(options)
-            .expect("the kernel runs the program");
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
+        let result = self.program().test_run(options).expect("the kernel runs the program");
         output.truncate(result.data_size_out as usize);
-        Outcome {
-            action: result.return_value,
-            frame: output,
-        }
+        Outcome { action: result.return_value, frame: output }
     }
 
     /// Packets by reason, all CPUs together.
     pub(crate) fn counts(&self) -> BTreeMap<AgentReason, u64> {
-        AgentReason::ALL
-            .iter()
-            .map(|reason| (*reason, packets(&self.0, reason.index())))
-            .collect()
+        AgentReason::ALL.iter().map(|reason| (*reason, packets(&self.0, reason.index()))).collect()
     }
 }
 
@@ -210,8 +151,5 @@ fn packets(object: &Ebpf, index: u32) -> u64 {
     let map = object.map(maps::REASON_COUNTERS).expect("declared");
     let counters: PerCpuArray<_, [u8; 16]> = map.try_into().expect("a per-CPU array");
     let values = counters.get(&index, 0).expect("in range");
-    values
-        .iter()
-        .map(|counter| u64::from_ne_bytes(counter[..8].try_into().expect("eight bytes")))
-        .sum()
+    values.iter().map(|counter| u64::from_ne_bytes(counter[..8].try_into().expect("eight bytes"))).sum()
 }

@@ -24,11 +24,7 @@ fn read(frame: &[u8], original: &[u8]) -> Sent {
     let (tos, label, destination, payload) = match packet.net.expect("an IP header") {
         NetSlice::Ipv4(ip) => {
             let header = ip.header();
-            assert_eq!(
-                header.to_header().calc_header_checksum(),
-                header.header_checksum(),
-                "IPv4 checksum"
-            );
+            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum(), "IPv4 checksum");
             assert_eq!(usize::from(header.total_len()), frame.len() - 14);
             assert!(header.dont_fragment());
             assert_eq!(header.ttl(), 64);
@@ -53,33 +49,20 @@ fn read(frame: &[u8], original: &[u8]) -> Sent {
             assert_eq!(usize::from(udp.length()), inner.len() + 12);
             assert!(udp.source_port() >= 49152);
             assert_eq!(&udp.payload()[4..], inner, "the packet inside");
-            Sent {
-                tos,
-                entropy: Some(u32::from(udp.source_port())),
-                destination,
-            }
+            Sent { tos, entropy: Some(u32::from(udp.source_port())), destination }
         }
         _ => {
             assert_eq!(payload, inner, "the packet inside");
-            Sent {
-                tos,
-                entropy: label,
-                destination,
-            }
+            Sent { tos, entropy: label, destination }
         }
     }
 }
 
 fn tcp_frame(v6: bool, source_port: u16, tos: u8) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8];
-    let segment = [
-        &source_port.to_be_bytes()[..],
-        &[0, 80],
-        &[0; 8],
-        &[0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0],
-        &[7; 60],
-    ]
-    .concat();
+    let segment =
+        [&source_port.to_be_bytes()[..], &[0, 80], &[0; 8], &[0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0], &[7; 60]]
+            .concat();
     if v6 {
         frame.extend([0x86, 0xdd, 0x60 | tos >> 4, tos << 4, 0, 0, 0, 80, 6, 64]);
         frame.extend(craft::address("2001:db8:7::7").bytes());
@@ -137,10 +120,7 @@ fn what_is_not_for_a_vip_comes_out_byte_for_byte() {
         assert_eq!(outcome.action, XDP_PASS);
         assert_eq!(outcome.frame, frame);
     }
-    let passed: u64 = [Reason::NotVip, Reason::NotIp]
-        .iter()
-        .map(|reason| lb.counts()[reason])
-        .sum();
+    let passed: u64 = [Reason::NotVip, Reason::NotIp].iter().map(|reason| lb.counts()[reason]).sum();
     assert_eq!(passed, 2000);
 }
 
@@ -148,9 +128,7 @@ fn what_is_not_for_a_vip_comes_out_byte_for_byte() {
 fn the_program_stays_far_below_the_verifier_limit() {
     let mut lb = Lb::load(&craft::fleet());
     let info = lb.program().info().expect("the kernel describes the program");
-    let verified = info
-        .verified_instruction_count()
-        .expect("kernel 5.16 and newer count");
+    let verified = info.verified_instruction_count().expect("kernel 5.16 and newer count");
     // The limit is one million; the rest is room for what later versions add.
     assert!(verified < 250_000, "{verified} instructions were walked");
 }

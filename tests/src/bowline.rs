@@ -40,10 +40,7 @@ impl Pool {
             rows: 65536,
             encapsulation: "gue",
             agent: true,
-            backends: backends
-                .iter()
-                .map(|host| (host.v4().into(), Self::WEIGHT))
-                .collect(),
+            backends: backends.iter().map(|host| (host.v4().into(), Self::WEIGHT)).collect(),
         }
     }
 }
@@ -63,59 +60,24 @@ impl LbConfig {
     /// Both VIPs, TCP, to this pool.
     pub fn new(topology: &Topology, pool: Pool) -> Self {
         let tunnel_sources = topology.tunnel_sources();
-        Self {
-            tunnel_sources,
-            xdp_mode: "auto",
-            pool,
-            protocols: vec!["tcp"],
-        }
+        Self { tunnel_sources, xdp_mode: "auto", pool, protocols: vec!["tcp"] }
     }
 
     fn text(&self, place: &Place) -> Result<String> {
         let mut text = String::new();
-        writeln!(
-            text,
-            "[lb]\ninterfaces = [\"eth0\"]\nxdp_mode = \"{}\"",
-            self.xdp_mode
-        )?;
+        writeln!(text, "[lb]\ninterfaces = [\"eth0\"]\nxdp_mode = \"{}\"", self.xdp_mode)?;
         writeln!(text, "tunnel_sources = {:?}", self.tunnel_sources)?;
-        writeln!(
-            text,
-            "socket = {:?}\nstate_dir = {:?}\n",
-            place.socket(),
-            place.0.join("state")
-        )?;
-        let Pool {
-            seed,
-            rows,
-            encapsulation,
-            agent,
-            backends,
-        } = &self.pool;
-        writeln!(
-            text,
-            "[[pool]]\nname = \"{}\"\nseed = \"{seed:016x}\"\nrows = {rows}",
-            Pool::NAME
-        )?;
+        writeln!(text, "socket = {:?}\nstate_dir = {:?}\n", place.socket(), place.0.join("state"))?;
+        let Pool { seed, rows, encapsulation, agent, backends } = &self.pool;
+        writeln!(text, "[[pool]]\nname = \"{}\"\nseed = \"{seed:016x}\"\nrows = {rows}", Pool::NAME)?;
         writeln!(text, "encapsulation = \"{encapsulation}\"\nagent = {agent}\n")?;
         for (address, weight) in backends {
-            writeln!(
-                text,
-                "[[pool.backend]]\naddress = \"{address}\"\nweight = {weight}\n"
-            )?;
+            writeln!(text, "[[pool.backend]]\naddress = \"{address}\"\nweight = {weight}\n")?;
         }
         for protocol in &self.protocols {
             for (family, number) in [(Family::V4, 4), (Family::V6, 6)] {
-                writeln!(
-                    text,
-                    "[[vip]]\nname = \"{protocol}{number}\"\naddress = \"{}\"",
-                    family.vip()
-                )?;
-                writeln!(
-                    text,
-                    "protocol = \"{protocol}\"\nport = {PORT}\npool = \"{}\"\n",
-                    Pool::NAME
-                )?;
+                writeln!(text, "[[vip]]\nname = \"{protocol}{number}\"\naddress = \"{}\"", family.vip())?;
+                writeln!(text, "protocol = \"{protocol}\"\nport = {PORT}\npool = \"{}\"\n", Pool::NAME)?;
             }
         }
         Ok(text)
@@ -141,19 +103,14 @@ impl Daemon {
     /// `bowline agent` on a backend of the lab. Returns once its API answers and the VIPs are on `lo`.
     pub fn agent(topology: &Topology, host: &Host) -> Result<Self> {
         let place = Place::of(topology, host)?;
-        let vips: Vec<String> = Family::BOTH
-            .iter()
-            .map(|family| family.vip().to_string())
-            .collect();
+        let vips: Vec<String> = Family::BOTH.iter().map(|family| family.vip().to_string()).collect();
         let text = format!(
             "[agent]\ninterfaces = [\"eth0\"]\ntunnel_sources = {:?}\nvips = {vips:?}\nsocket = {:?}\n",
             topology.tunnel_sources(),
             place.socket(),
         );
         let mut daemon = Self::start("agent", host, place, &text)?;
-        daemon.wait_for("holds the VIPs", |daemon| {
-            daemon.host.holds_vips().unwrap_or(false)
-        })?;
+        daemon.wait_for("holds the VIPs", |daemon| daemon.host.holds_vips().unwrap_or(false))?;
         Ok(daemon)
     }
 
@@ -163,30 +120,20 @@ impl Daemon {
         let mut command = Command::new(binary()?);
         command.arg(verb).arg("--config").arg(&file);
         let process = host.netns.background(&mut command, &place.log())?;
-        let mut daemon = Self {
-            host: host.clone(),
-            place,
-            process,
-        };
+        let mut daemon = Self { host: host.clone(), place, process };
         daemon.wait_for("answers", |daemon| UnixStream::connect(daemon.socket()).is_ok())?;
         Ok(daemon)
     }
 
     /// Waits until `bowline status` calls the daemon healthy.
     pub fn wait_until_healthy(&mut self) -> Result<()> {
-        self.wait_for("is healthy", |daemon| {
-            daemon.cli(&["status"]).is_ok_and(|answer| answer.code == 0)
-        })
+        self.wait_for("is healthy", |daemon| daemon.cli(&["status"]).is_ok_and(|answer| answer.code == 0))
     }
 
     /// Runs the CLI against this daemon.
     pub fn cli(&self, arguments: &[&str]) -> Result<Answer> {
         let mut command = Command::new(binary()?);
-        command
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.socket())
-            .env_remove("BOWLINE_SOCKET");
+        command.args(arguments).arg("--socket").arg(self.socket()).env_remove("BOWLINE_SOCKET");
         let output = self.host.netns.output(&mut command)?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Answer {
@@ -201,13 +148,7 @@ impl Daemon {
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         let answer = self.cli(arguments)?;
         if answer.code != 0 {
-            bail!(
-                "`{}` on {}: exit {}: {}",
-                answer.command,
-                self.host.name(),
-                answer.code,
-                answer.words()
-            );
+            bail!("`{}` on {}: exit {}: {}", answer.command, self.host.name(), answer.code, answer.words());
         }
         Ok(answer.stdout)
     }
@@ -241,10 +182,7 @@ impl Daemon {
         while !ready(self) {
             self.process.still_runs()?;
             if Instant::now() > deadline {
-                let status = self
-                    .cli(&["status"])
-                    .map(|answer| answer.words())
-                    .unwrap_or_default();
+                let status = self.cli(&["status"]).map(|answer| answer.words()).unwrap_or_default();
                 let log = self.process.log_tail(20);
                 bail!(
                     "bowline on {}: not so within {PATIENCE:?}: it {what}. {status}\nlog:\n{log}",
@@ -269,9 +207,7 @@ pub struct Answer {
 
 impl Answer {
     fn words(&self) -> String {
-        format!("{} {}", self.stdout.trim(), self.stderr.trim())
-            .trim()
-            .to_owned()
+        format!("{} {}", self.stdout.trim(), self.stderr.trim()).trim().to_owned()
     }
 }
 

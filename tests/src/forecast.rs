@@ -26,37 +26,18 @@ pub struct Forecast {
 
 impl Forecast {
     pub fn new(pool: &Pool, drained: &[IpAddr]) -> Result<Self> {
-        ensure!(
-            pool.rows.is_power_of_two(),
-            "{} rows are no power of two",
-            pool.rows
-        );
+        ensure!(pool.rows.is_power_of_two(), "{} rows are no power of two", pool.rows);
         let rows_log2 = u8::try_from(pool.rows.ilog2())?;
         let members: Vec<Member> = pool
             .backends
             .iter()
-            .map(|&(address, weight)| Member {
-                address: address.into(),
-                weight,
-            })
+            .map(|&(address, weight)| Member { address: address.into(), weight })
             .collect();
-        let spec = TableSpec {
-            seed: pool.seed,
-            rows_log2,
-            slack_permille: SLACK_PERMILLE,
-            members: &members,
-        };
-        let table = spec
-            .build()
-            .map_err(|error| anyhow!("the pool has no table: {error}"))?;
+        let spec =
+            TableSpec { seed: pool.seed, rows_log2, slack_permille: SLACK_PERMILLE, members: &members };
+        let table = spec.build().map_err(|error| anyhow!("the pool has no table: {error}"))?;
         let drained = drained.iter().map(|&address| address.into()).collect();
-        Ok(Self {
-            seed: pool.seed,
-            rows_log2,
-            members,
-            drained,
-            table,
-        })
+        Ok(Self { seed: pool.seed, rows_log2, members, drained, table })
     }
 
     /// The backend of this TCP flow.
@@ -74,9 +55,7 @@ impl Forecast {
 
     /// Rows whose flows another forecast sends elsewhere.
     pub fn moved_rows(&self, other: &Self) -> usize {
-        (0..self.rows())
-            .filter(|&row| self.backend_of_row(row) != other.backend_of_row(row))
-            .count()
+        (0..self.rows()).filter(|&row| self.backend_of_row(row) != other.backend_of_row(row)).count()
     }
 
     pub fn rows(&self) -> usize {
@@ -86,15 +65,10 @@ impl Forecast {
     /// The owner; the standby where the owner takes no new flows; the owner again where nobody does.
     fn backend_of_row(&self, row: usize) -> Option<IpAddr> {
         let row = self.table.rows.get(row)?;
-        let mut chain = [row.owner, row.standby]
-            .into_iter()
-            .filter_map(|number| self.members.get(usize::from(number)));
-        let ready = chain
-            .clone()
-            .find(|member| !self.drained.contains(&member.address));
-        ready
-            .or_else(|| chain.next())
-            .map(|member| member.address.to_ip())
+        let mut chain =
+            [row.owner, row.standby].into_iter().filter_map(|number| self.members.get(usize::from(number)));
+        let ready = chain.clone().find(|member| !self.drained.contains(&member.address));
+        ready.or_else(|| chain.next()).map(|member| member.address.to_ip())
     }
 }
 
@@ -103,17 +77,8 @@ mod tests {
     use super::*;
 
     fn pool(last_bytes: &[u8]) -> Pool {
-        let backends = last_bytes
-            .iter()
-            .map(|&last| (IpAddr::from([10, 8, last, 2]), 10))
-            .collect();
-        Pool {
-            seed: 7,
-            rows: 4096,
-            encapsulation: "gue",
-            agent: true,
-            backends,
-        }
+        let backends = last_bytes.iter().map(|&last| (IpAddr::from([10, 8, last, 2]), 10)).collect();
+        Pool { seed: 7, rows: 4096, encapsulation: "gue", agent: true, backends }
     }
 
     #[test]

@@ -23,10 +23,7 @@ use crate::traffic::EchoServer;
 /// The word by which the lab's program becomes the keeper.
 pub const KEEP: &str = "keep";
 
-const SIZE: Size = Size {
-    load_balancers: 2,
-    backends: 4,
-};
+const SIZE: Size = Size { load_balancers: 2, backends: 4 };
 /// One backend is left for the person to add.
 const POOL_SIZE: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,23 +73,15 @@ pub fn down() -> Result<String> {
             fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
     }
-    Ok(if keeper.is_some() {
-        "The lab is removed.\n"
-    } else {
-        "There was no lab.\n"
-    }
-    .to_owned())
+    Ok(if keeper.is_some() { "The lab is removed.\n" } else { "There was no lab.\n" }.to_owned())
 }
 
 /// The keeper: builds the lab and holds it until a signal ends the process.
 pub fn keep() -> Result<()> {
     setsid().context("cannot leave the terminal's session")?;
     let topology = Topology::build(Lab::with_prefix(INTERACTIVE_PREFIX)?, SIZE)?;
-    let agents = topology
-        .backends
-        .iter()
-        .map(|host| Daemon::agent(&topology, host))
-        .collect::<Result<Vec<_>>>()?;
+    let agents =
+        topology.backends.iter().map(|host| Daemon::agent(&topology, host)).collect::<Result<Vec<_>>>()?;
     let services = Family::BOTH.map(Family::service);
     let servers = topology
         .backends
@@ -143,10 +132,7 @@ fn keeper() -> Result<Option<i32>> {
     let Ok(text) = fs::read_to_string(pid_file()) else {
         return Ok(None);
     };
-    let pid: i32 = text
-        .trim()
-        .parse()
-        .with_context(|| format!("{} holds no pid", pid_file().display()))?;
+    let pid: i32 = text.trim().parse().with_context(|| format!("{} holds no pid", pid_file().display()))?;
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let is_keeper = words.split(|&byte| byte == 0).nth(1) == Some(KEEP.as_bytes());
     Ok((is_keeper && lab::runs(pid.unsigned_abs())).then_some(pid))
@@ -164,10 +150,7 @@ fn instructions(bowline: &str) -> Result<String> {
     writeln!(text, "Connect as a client; the answer is the backend's name:")?;
     writeln!(text, "  {} curl -s http://{VIP4}/", enter("client"))?;
     writeln!(text, "  {} curl -s 'http://[{VIP6}]/'\n", enter("client"))?;
-    writeln!(
-        text,
-        "Ask and change the load balancers (change both, they are a fleet):"
-    )?;
+    writeln!(text, "Ask and change the load balancers (change both, they are a fleet):")?;
     writeln!(text, "  {bowline} --socket {} status", socket("lb1"))?;
     writeln!(text, "  {bowline} --socket {} backend list", socket("lb2"))?;
     writeln!(

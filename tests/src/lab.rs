@@ -72,19 +72,12 @@ impl Lab {
         let run_dir = run_dir(prefix);
         fs::create_dir_all(&run_dir).with_context(|| format!("cannot create {}", run_dir.display()))?;
         let watcher = watcher(prefix)?;
-        Ok(Self {
-            prefix: prefix.to_owned(),
-            run_dir,
-            watcher,
-        })
+        Ok(Self { prefix: prefix.to_owned(), run_dir, watcher })
     }
 
     /// Creates the namespaces `<prefix><host>` and returns them in this order.
     pub fn create(&self, hosts: &[String]) -> Result<Vec<Netns>> {
-        let names: Vec<String> = hosts
-            .iter()
-            .map(|host| format!("{}{host}", self.prefix))
-            .collect();
+        let names: Vec<String> = hosts.iter().map(|host| format!("{}{host}", self.prefix)).collect();
         let lines: Vec<String> = names.iter().map(|name| format!("netns add {name}")).collect();
         ip_batch(&lines).context("cannot create the lab's namespaces")?;
         names.iter().map(|name| Netns::open(name)).collect()
@@ -143,10 +136,7 @@ pub fn runs(pid: u32) -> bool {
         return false;
     };
     // pid (comm) state ...: the name may hold anything, so look behind its last parenthesis.
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.trim_start().chars().next());
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X') | None)
 }
 
@@ -156,21 +146,13 @@ fn watcher(prefix: &str) -> Result<Child> {
     }
     let mut command = Command::new("sh");
     command
-        .args([
-            "-c",
-            WATCHER,
-            "bowline-lab-watcher",
-            prefix,
-            &std::process::id().to_string(),
-        ])
+        .args(["-c", WATCHER, "bowline-lab-watcher", prefix, &std::process::id().to_string()])
         .arg(run_dir(prefix))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         // Its own process group: Ctrl-C ends us, not the one who cleans up after us.
         .process_group(0);
-    command
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", command_line(&command)))
+    command.spawn().with_context(|| format!("cannot run `{}`", command_line(&command)))
 }
 
 fn remove_stale() -> Result<()> {
@@ -182,9 +164,7 @@ fn remove_stale() -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("cannot list {directory}")),
         };
         for entry in entries {
-            let name = entry
-                .with_context(|| format!("cannot list {directory}"))?
-                .file_name();
+            let name = entry.with_context(|| format!("cannot list {directory}"))?.file_name();
             if let Some((prefix, pid)) = name.to_str().and_then(owner)
                 && !runs(pid)
             {
@@ -211,15 +191,7 @@ mod tests {
     fn only_names_of_the_lab_have_an_owner() {
         assert_eq!(owner("bwl12x0-client"), Some(("bwl12x0-".to_owned(), 12)));
         assert_eq!(owner("bwl12x0"), Some(("bwl12x0-".to_owned(), 12)));
-        for other in [
-            "lab-client",
-            "labc",
-            "bwl",
-            "bwlx-1",
-            "bwl12-client",
-            "bwl12xy-b1",
-            "mine",
-        ] {
+        for other in ["lab-client", "labc", "bwl", "bwlx-1", "bwl12-client", "bwl12xy-b1", "mine"] {
             assert_eq!(owner(other), None, "{other}");
         }
     }

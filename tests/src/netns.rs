@@ -34,10 +34,7 @@ impl Netns {
         let path = Path::new(NETNS_DIR).join(name);
         let handle =
             File::open(&path).with_context(|| format!("cannot open the namespace {}", path.display()))?;
-        Ok(Self {
-            name: name.to_owned(),
-            handle: Arc::new(handle),
-        })
+        Ok(Self { name: name.to_owned(), handle: Arc::new(handle) })
     }
 
     pub fn name(&self) -> &str {
@@ -112,14 +109,12 @@ impl Netns {
 
     /// Like [`Self::check`], with `input` on the command's standard input.
     pub fn feed(&self, command: &mut Command, input: &str) -> Result<String> {
-        self.run(|| feed(command, input))?
-            .with_context(|| format!("in namespace {}", self.name))
+        self.run(|| feed(command, input))?.with_context(|| format!("in namespace {}", self.name))
     }
 
     /// Runs `ip` once for all these lines (`addr add ...`, `route add ...`).
     pub fn ip(&self, lines: &[String]) -> Result<()> {
-        self.run(|| ip_batch(lines))?
-            .with_context(|| format!("in namespace {}", self.name))
+        self.run(|| ip_batch(lines))?.with_context(|| format!("in namespace {}", self.name))
     }
 
     /// Starts a command that runs until it is stopped; both its outputs go to the end of `log`.
@@ -129,16 +124,10 @@ impl Netns {
             .append(true)
             .open(log)
             .with_context(|| format!("cannot open the log {}", log.display()))?;
-        let same = file
-            .try_clone()
-            .context("cannot duplicate the log's descriptor")?;
+        let same = file.try_clone().context("cannot duplicate the log's descriptor")?;
         command.stdin(Stdio::null()).stdout(file).stderr(same);
         let child = self.run(|| command.spawn().map_err(|error| cannot_run(command, error)))??;
-        Ok(Background {
-            what: command_line(command),
-            log: log.to_owned(),
-            child,
-        })
+        Ok(Background { what: command_line(command), log: log.to_owned(), child })
     }
 
     fn enter(&self) -> Result<()> {
@@ -166,10 +155,8 @@ impl Background {
 
     /// Fails if the process has ended, and shows the end of its log.
     pub fn still_runs(&mut self) -> Result<()> {
-        let Some(status) = self
-            .child
-            .try_wait()
-            .with_context(|| format!("cannot ask after `{}`", self.what))?
+        let Some(status) =
+            self.child.try_wait().with_context(|| format!("cannot ask after `{}`", self.what))?
         else {
             return Ok(());
         };
@@ -195,12 +182,8 @@ impl Background {
 
     /// Ends the process with SIGKILL, as a crash would, and reaps it.
     pub fn crash(mut self) -> Result<ExitStatus> {
-        self.child
-            .kill()
-            .with_context(|| format!("cannot kill `{}`", self.what))?;
-        self.child
-            .wait()
-            .with_context(|| format!("cannot reap `{}`", self.what))
+        self.child.kill().with_context(|| format!("cannot kill `{}`", self.what))?;
+        self.child.wait().with_context(|| format!("cannot reap `{}`", self.what))
     }
 
     fn end(&mut self) -> Result<ExitStatus> {
@@ -217,9 +200,7 @@ impl Background {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        self.child
-            .kill()
-            .with_context(|| format!("cannot kill `{}`", self.what))?;
+        self.child.kill().with_context(|| format!("cannot kill `{}`", self.what))?;
         self.child.wait().with_context(reap)
     }
 }
@@ -239,18 +220,14 @@ pub fn ip_batch(lines: &[String]) -> Result<()> {
 
 /// Runs a command with `input` on its standard input, in the namespace of the calling thread.
 pub fn feed(command: &mut Command, input: &str) -> Result<String> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| cannot_run(command, error))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that stops reading has failed; its own words, below, say more than our broken pipe.
         drop(stdin.write_all(input.as_bytes()));
     }
-    let output = child
-        .wait_with_output()
-        .with_context(|| format!("cannot wait for `{}`", command_line(command)))?;
+    let output =
+        child.wait_with_output().with_context(|| format!("cannot wait for `{}`", command_line(command)))?;
     succeeded(command, &output).with_context(|| format!("its input was:\n{input}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -268,17 +245,8 @@ fn succeeded(command: &Command, output: &Output) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = if output.stderr.is_empty() {
-        &output.stdout
-    } else {
-        &output.stderr
-    };
-    bail!(
-        "`{}` failed ({}): {}",
-        command_line(command),
-        output.status,
-        String::from_utf8_lossy(said).trim()
-    );
+    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+    bail!("`{}` failed ({}): {}", command_line(command), output.status, String::from_utf8_lossy(said).trim());
 }
 
 fn cannot_run(command: &Command, error: std::io::Error) -> anyhow::Error {
@@ -302,24 +270,15 @@ mod tests {
 
     #[test]
     fn a_failed_command_shows_its_line_and_its_words() {
-        let error = feed(
-            Command::new("sh").args(["-c", "echo broken >&2; exit 3"]),
-            "some input",
-        )
-        .expect_err("the shell ends with 3");
+        let error = feed(Command::new("sh").args(["-c", "echo broken >&2; exit 3"]), "some input")
+            .expect_err("the shell ends with 3");
         let text = format!("{error:#}");
-        assert!(
-            text.contains("sh -c") && text.contains("broken") && text.contains("some input"),
-            "{text}"
-        );
+        assert!(text.contains("sh -c") && text.contains("broken") && text.contains("some input"), "{text}");
     }
 
     #[test]
     fn a_missing_tool_names_its_package() {
-        let text = format!(
-            "{:#}",
-            cannot_run(&Command::new("nft"), std::io::ErrorKind::NotFound.into())
-        );
+        let text = format!("{:#}", cannot_run(&Command::new("nft"), std::io::ErrorKind::NotFound.into()));
         assert!(text.contains("apt-get install nftables"), "{text}");
     }
 }

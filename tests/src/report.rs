@@ -25,11 +25,7 @@ pub struct Report {
 
 impl Default for Report {
     fn default() -> Self {
-        Self {
-            out: stdout(),
-            broken: 0,
-            made: 0,
-        }
+        Self { out: stdout(), broken: 0, made: 0 }
     }
 }
 
@@ -44,8 +40,7 @@ impl Report {
 
     /// Something of less weight: packets, output of other commands. Indented.
     pub fn quote(&mut self, text: &str) -> Result<()> {
-        text.lines()
-            .try_for_each(|line| Ok(writeln!(self.out, "  {DIM}{line}{PLAIN}")?))
+        text.lines().try_for_each(|line| Ok(writeln!(self.out, "  {DIM}{line}{PLAIN}")?))
     }
 
     /// A table: the first column is text, the others are figures, aligned to the right.
@@ -87,9 +82,7 @@ impl Report {
 
 /// The reader of our output has left, as in `| head`: an end, not an error.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn dots(what: &str, wait: &mpsc::Receiver<()>) {

@@ -103,9 +103,7 @@ mod tests {
     fn the_correct_router_differs_from_the_broken_one_only_in_dscp_and_ecn() {
         let broken = RouterHash::EcnSensitive.ruleset();
         assert!(broken.contains("ip ecn") && broken.contains("ip6 ecn"));
-        let cured = broken
-            .replace(" . ip dscp . ip ecn", "")
-            .replace(" . ip6 dscp . ip6 ecn", "");
+        let cured = broken.replace(" . ip dscp . ip ecn", "").replace(" . ip6 dscp . ip6 ecn", "");
         assert_eq!(cured, RouterHash::FiveTuple.ruleset());
     }
 }

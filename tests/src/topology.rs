@@ -33,10 +33,7 @@ pub struct Size {
 
 impl Default for Size {
     fn default() -> Self {
-        Self {
-            load_balancers: 2,
-            backends: 3,
-        }
+        Self { load_balancers: 2, backends: 3 }
     }
 }
 
@@ -70,11 +67,8 @@ impl Topology {
             .collect();
         let mut namespaces = lab.create(&names)?.into_iter();
         let router = namespaces.next().context("the lab has no router")?;
-        let hosts: Vec<Host> = places
-            .into_iter()
-            .zip(namespaces)
-            .map(|(place, netns)| Host { place, netns })
-            .collect();
+        let hosts: Vec<Host> =
+            places.into_iter().zip(namespaces).map(|(place, netns)| Host { place, netns }).collect();
 
         set_sysctls(&router, &hosts)?;
         make_links(&router, &hosts)?;
@@ -84,24 +78,13 @@ impl Topology {
         let mut hosts = hosts.into_iter();
         let client = hosts.next().context("the lab has no client")?;
         let load_balancers: Vec<Host> = hosts.by_ref().take(size.load_balancers.into()).collect();
-        Ok(Self {
-            client,
-            router,
-            load_balancers,
-            backends: hosts.collect(),
-            _pass: pass,
-            lab,
-        })
+        Ok(Self { client, router, load_balancers, backends: hosts.collect(), _pass: pass, lab })
     }
 
     /// The prefixes of all load balancers and backends, for `tunnel_sources`. The client's link is not among
     /// them: a client inside `tunnel_sources` is taken for one of our own packets coming back.
     pub fn tunnel_sources(&self) -> Vec<String> {
-        self.load_balancers
-            .iter()
-            .chain(&self.backends)
-            .flat_map(|host| host.place.link.prefixes())
-            .collect()
+        self.load_balancers.iter().chain(&self.backends).flat_map(|host| host.place.link.prefixes()).collect()
     }
 }
 
@@ -136,32 +119,21 @@ impl Host {
 
     /// Puts the VIPs on `lo`, as an anycast server has them: no ARP, no duplicate address detection.
     pub fn hold_vips(&self) -> Result<()> {
-        self.netns.ip(&[
-            format!("addr add {VIP4}/32 dev lo"),
-            format!("addr add {VIP6}/128 dev lo nodad"),
-        ])
+        self.netns.ip(&[format!("addr add {VIP4}/32 dev lo"), format!("addr add {VIP6}/128 dev lo nodad")])
     }
 
     /// Are both VIPs addresses of this host?
     pub fn holds_vips(&self) -> Result<bool> {
         let own = self.netns.run(|| {
-            getifaddrs().map(|all| {
-                all.filter_map(|one| ip_of(&one.address?))
-                    .collect::<Vec<IpAddr>>()
-            })
+            getifaddrs().map(|all| all.filter_map(|one| ip_of(&one.address?)).collect::<Vec<IpAddr>>())
         })?;
         let own = own.with_context(|| format!("cannot list the addresses of {}", self.name()))?;
-        Ok([IpAddr::from(VIP4), IpAddr::from(VIP6)]
-            .iter()
-            .all(|vip| own.contains(vip)))
+        Ok([IpAddr::from(VIP4), IpAddr::from(VIP6)].iter().all(|vip| own.contains(vip)))
     }
 
     /// Takes the VIPs off `lo` again.
     pub fn release_vips(&self) -> Result<()> {
-        self.netns.ip(&[
-            format!("addr del {VIP4}/32 dev lo"),
-            format!("addr del {VIP6}/128 dev lo"),
-        ])
+        self.netns.ip(&[format!("addr del {VIP4}/32 dev lo"), format!("addr del {VIP6}/128 dev lo")])
     }
 }
 
@@ -210,10 +182,7 @@ fn places(size: Size) -> Vec<Place> {
         role: Role::Backend,
     };
     let load_balancers = (1..=size.load_balancers).map(load_balancer);
-    std::iter::once(client)
-        .chain(load_balancers)
-        .chain((1..=size.backends).map(backend))
-        .collect()
+    std::iter::once(client).chain(load_balancers).chain((1..=size.backends).map(backend)).collect()
 }
 
 /// For every namespace.
@@ -227,10 +196,7 @@ const EVERYWHERE: [(&str, &str); 4] = [
     ("net/ipv4/tcp_congestion_control", "reno"),
 ];
 
-const ROUTER: [(&str, &str); 2] = [
-    ("net/ipv4/ip_forward", "1"),
-    ("net/ipv6/conf/all/forwarding", "1"),
-];
+const ROUTER: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")];
 
 const CLIENT: [(&str, &str); 2] = [
     // RFC 3168 section 6.1.1: the client asks for ECN in its SYN; data then carries ECT(0).
@@ -263,12 +229,7 @@ fn set_sysctls(router: &Netns, hosts: &[Host]) -> Result<()> {
 fn make_links(router: &Netns, hosts: &[Host]) -> Result<()> {
     let mut lines = vec!["link set lo up".to_owned()];
     for Host { place, netns } in hosts {
-        let Place {
-            link,
-            router_interface: interface,
-            mtu,
-            ..
-        } = place;
+        let Place { link, router_interface: interface, mtu, .. } = place;
         lines.push(format!(
             "link add {interface} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {}",
             netns.name()
@@ -295,15 +256,9 @@ fn configure_hosts(hosts: &[Host]) -> Result<()> {
         ])
     };
     thread::scope(|scope| {
-        let work: Vec<_> = hosts
-            .iter()
-            .map(|host| scope.spawn(move || configure(host)))
-            .collect();
-        work.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        let work: Vec<_> = hosts.iter().map(|host| scope.spawn(move || configure(host))).collect();
+        work.into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
@@ -339,9 +294,7 @@ fn load_pass(interfaces: &[&str]) -> Result<Ebpf> {
         .ok_or_else(|| anyhow!("the object holds no program `bowline_pass`"))?
         .try_into()
         .context("`bowline_pass` is not an XDP program")?;
-    program
-        .load()
-        .context("the kernel refuses the lab's pass program")?;
+    program.load().context("the kernel refuses the lab's pass program")?;
     for interface in interfaces {
         program
             .attach(interface, XdpMode::Driver)
@@ -356,10 +309,7 @@ mod tests {
 
     #[test]
     fn hosts_come_in_the_order_client_load_balancers_backends() {
-        let names: Vec<String> = places(Size::default())
-            .into_iter()
-            .map(|place| place.name)
-            .collect();
+        let names: Vec<String> = places(Size::default()).into_iter().map(|place| place.name).collect();
         assert_eq!(names, ["client", "lb1", "lb2", "b1", "b2", "b3"]);
     }
 }

@@ -22,13 +22,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 pub(crate) fn run_binary(name: &str, pass: &[OsString]) -> Result<()> {
     machine::require_root(&format!("cargo xtask {name}"))?;
     setup::ensure(Need::Demo)?;
-    cargo::run(&mut cargo::cargo([
-        "build",
-        "-p",
-        "lb-userspace",
-        "-p",
-        "lb-tests",
-        "--bins",
-    ]))?;
+    cargo::run(&mut cargo::cargo(["build", "-p", "lb-userspace", "-p", "lb-tests", "--bins"]))?;
     cargo::run(cargo::cargo(["run", "--quiet", "-p", "lb-tests", "--bin", name, "--"]).args(pass))
 }

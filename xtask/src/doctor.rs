@@ -43,37 +43,19 @@ fn table(pieces: &[Piece]) -> String {
     let header = ["PIECE", "FOR", "FOUND", "WANTED", "FIX"].map(str::to_owned);
     let rows = pieces.iter().map(|piece| {
         let found = version(&piece.found);
-        let fix = if found.is_some() {
-            String::new()
-        } else {
-            piece.fix.clone()
-        };
+        let fix = if found.is_some() { String::new() } else { piece.fix.clone() };
         let found = found.unwrap_or_else(|| "missing".to_owned());
-        [
-            piece.name.clone(),
-            piece.need.name().to_owned(),
-            found,
-            piece.wanted.clone(),
-            fix,
-        ]
+        [piece.name.clone(), piece.need.name().to_owned(), found, piece.wanted.clone(), fix]
     });
     aligned(&std::iter::once(header).chain(rows).collect::<Vec<_>>())
 }
 
 fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let line = |row: &[String; N]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()
@@ -92,10 +74,7 @@ fn json(pieces: &[Piece], need: Need, ready: bool) -> String {
             })
         })
         .collect();
-    format!(
-        "{:#}\n",
-        json!({ "for": need.name(), "ready": ready, "pieces": pieces })
-    )
+    format!("{:#}\n", json!({ "for": need.name(), "ready": ready, "pieces": pieces }))
 }
 
 /// The version of a piece that is there; "there" when its program does not tell.
@@ -108,9 +87,7 @@ fn version(found: &Found) -> Option<String> {
     let (program, arguments) = words.split_first()?;
     let output = Command::new(program).args(arguments).output().ok();
     // nginx and dig answer on standard error.
-    let text = output
-        .map(|output| [output.stdout, output.stderr].concat())
-        .unwrap_or_default();
+    let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
     Some(version_in(&String::from_utf8_lossy(&text)).unwrap_or_else(|| "there".to_owned()))
 }
 

@@ -26,7 +26,5 @@ pub(crate) fn progress(text: &str) {
 
 /// The reader of our output has left, as in `| head`: an end, not an error.
 pub(crate) fn is_closed_pipe(error: &Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

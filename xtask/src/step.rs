@@ -40,9 +40,7 @@ pub(crate) fn run(label: &str, command: &mut Command, by_hand: &str) -> Result<(
     }
     let mut view = View::new(label);
     let last = follow(&lines, &mut view);
-    let status = child
-        .wait()
-        .with_context(|| format!("{label}: lost sight of `{program}`"))?;
+    let status = child.wait().with_context(|| format!("{label}: lost sight of `{program}`"))?;
     if status.success() {
         view.end("done");
         return Ok(());
@@ -95,12 +93,7 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(label: &'a str) -> Self {
         let now = Instant::now();
-        let view = View {
-            label,
-            terminal: io::stderr().is_terminal(),
-            started: now,
-            drawn: now,
-        };
+        let view = View { label, terminal: io::stderr().is_terminal(), started: now, drawn: now };
         if !view.terminal {
             output::note(&format!("  {label} ..."));
         }
@@ -133,11 +126,7 @@ impl<'a> View<'a> {
 fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end().rsplit('\r').next().unwrap_or_default();
-    text.chars()
-        .filter(|c| !c.is_control())
-        .collect::<String>()
-        .trim()
-        .to_owned()
+    text.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -157,9 +146,7 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_names_the_command_its_status_and_the_way_out() {
-        let error = run("thing", &mut shell("exit 7"), "install it yourself")
-            .unwrap_err()
-            .to_string();
+        let error = run("thing", &mut shell("exit 7"), "install it yourself").unwrap_err().to_string();
         for part in ["thing", "sh failed", "exit status: 7", "install it yourself"] {
             assert!(error.contains(part), "{part:?} is not in {error:?}");
         }
@@ -169,10 +156,7 @@ mod tests {
     fn a_step_whose_program_is_absent_names_the_way_out() {
         let mut command = Command::new("/no/such/program");
         let error = run("thing", &mut command, "get it").unwrap_err().to_string();
-        assert!(
-            error.contains("/no/such/program") && error.contains("get it"),
-            "{error}"
-        );
+        assert!(error.contains("/no/such/program") && error.contains("get it"), "{error}");
     }
 
     #[test]

@@ -62,17 +62,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The suites asked for; all of them when none is named.
 fn chosen(arguments: &Arguments) -> Vec<Suite> {
-    let flags = [
-        (arguments.unit, Suite::Unit),
-        (arguments.kernel, Suite::Kernel),
-        (arguments.netns, Suite::Netns),
-    ];
+    let flags =
+        [(arguments.unit, Suite::Unit), (arguments.kernel, Suite::Kernel), (arguments.netns, Suite::Netns)];
     let all = flags.iter().all(|(set, _)| !set);
-    flags
-        .iter()
-        .filter(|(set, _)| all || *set)
-        .map(|&(_, suite)| suite)
-        .collect()
+    flags.iter().filter(|(set, _)| all || *set).map(|&(_, suite)| suite).collect()
 }
 
 fn commands(suite: Suite) -> Vec<Command> {
@@ -83,16 +76,7 @@ fn commands(suite: Suite) -> Vec<Command> {
     };
     match suite {
         Suite::Unit => vec![
-            test(&[
-                "-p",
-                "lb-common",
-                "-p",
-                "lb-userspace",
-                "-p",
-                "xtask",
-                "--features",
-                "lb-common/alloc",
-            ]),
+            test(&["-p", "lb-common", "-p", "lb-userspace", "-p", "xtask", "--features", "lb-common/alloc"]),
             test(&["-p", "lb-tests", "--lib"]),
         ],
         Suite::Kernel => vec![test(&["-p", "lb-tests", "--test", "kernel"])],
@@ -105,20 +89,12 @@ mod tests {
     use super::*;
 
     fn arguments(unit: bool, kernel: bool, netns: bool) -> Arguments {
-        Arguments {
-            unit,
-            kernel,
-            netns,
-            pass: Vec::new(),
-        }
+        Arguments { unit, kernel, netns, pass: Vec::new() }
     }
 
     #[test]
     fn without_a_choice_every_suite_runs() {
-        assert_eq!(
-            chosen(&arguments(false, false, false)),
-            [Suite::Unit, Suite::Kernel, Suite::Netns]
-        );
+        assert_eq!(chosen(&arguments(false, false, false)), [Suite::Unit, Suite::Kernel, Suite::Netns]);
     }
 
     #[test]

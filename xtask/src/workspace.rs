@@ -20,9 +20,7 @@ pub(crate) fn root() -> PathBuf {
     // when two of them share a target folder.
     let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let manifest = PathBuf::from(manifest);
-    manifest
-        .parent()
-        .map_or_else(|| manifest.clone(), Path::to_path_buf)
+    manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf)
 }
 
 /// The toolchain of the eBPF programs, for example `nightly-2026-05-20`.
@@ -55,12 +53,9 @@ mod tests {
 
     #[test]
     fn a_file_without_channel_or_with_a_wrong_one_is_refused() {
-        for text in [
-            "",
-            "[toolchain]\nprofile = \"minimal\"\n",
-            "[toolchain]\nchannel = 3\n",
-            "channel = \"x\"\n",
-        ] {
+        for text in
+            ["", "[toolchain]\nprofile = \"minimal\"\n", "[toolchain]\nchannel = 3\n", "channel = \"x\"\n"]
+        {
             let error = channel_in(text).unwrap_err();
             assert!(error.to_string().contains("channel"), "{text:?} gave {error}");
         }
@@ -78,10 +73,7 @@ mod tests {
     fn every_member_has_its_folder() {
         for (name, folder) in MEMBERS {
             let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
-            assert!(
-                manifest.contains(&format!("name = \"{name}\"")),
-                "{folder} is not {name}"
-            );
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{folder} is not {name}");
         }
     }
 }

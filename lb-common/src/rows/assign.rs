@@ -12,13 +12,7 @@ use super::{
 /// twice.
 pub(super) fn assign(spec: &TableSpec<'_>) -> Vec<RowMembers> {
     let mut room = caps(spec);
-    let mut rows = vec![
-        RowMembers {
-            owner: NONE,
-            standby: NONE
-        };
-        spec.rows() as usize
-    ];
+    let mut rows = vec![RowMembers { owner: NONE, standby: NONE }; spec.rows() as usize];
     let contenders = contenders(spec);
     for row in visiting_order(spec) {
         let members = Podium::of_row(spec.seed, row, &contenders, &room).members();
@@ -43,9 +37,7 @@ fn caps(spec: &TableSpec<'_>) -> Vec<u32> {
 /// A late row finds more members full. In plain order that would always be the same end of the table, and a
 /// change of caps would move a stretch of neighbouring rows.
 pub(super) fn visiting_order(spec: &TableSpec<'_>) -> impl Iterator<Item = u32> + use<> {
-    let mut order: Vec<_> = (0..spec.rows())
-        .map(|row| (order_hash(spec.seed, row), row))
-        .collect();
+    let mut order: Vec<_> = (0..spec.rows()).map(|row| (order_hash(spec.seed, row), row)).collect();
     order.sort_unstable();
     order.into_iter().map(|(_, row)| row)
 }
@@ -71,10 +63,7 @@ impl Podium {
     fn of_row(seed: u64, row: u32, contenders: &[Contender], room: &[u32]) -> Self {
         let mut podium = Self::default();
         for contender in contenders {
-            let place = Place {
-                score: Score::new(contender, seed, row),
-                member: contender.number,
-            };
+            let place = Place { score: Score::new(contender, seed, row), member: contender.number };
             podium.enter(place, room);
         }
         podium
@@ -98,11 +87,7 @@ impl Podium {
     fn members(&self) -> RowMembers {
         let number = |place: Option<Place>| place.map_or(NONE, |place| place.member);
         let (first, owner) = (number(self.first), number(self.open));
-        let standby = if owner == first {
-            number(self.second)
-        } else {
-            first
-        };
+        let standby = if owner == first { number(self.second) } else { first };
         RowMembers { owner, standby }
     }
 }

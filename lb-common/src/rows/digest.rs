@@ -21,10 +21,7 @@ pub fn owners_digest(spec: &TableSpec<'_>, table: &Table) -> u64 {
     hasher.update(&spec.slack_permille.to_be_bytes());
     for row in &table.rows {
         for member in [row.owner, row.standby] {
-            let address = spec
-                .members
-                .get(usize::from(member))
-                .map(|member| *member.address.bytes());
+            let address = spec.members.get(usize::from(member)).map(|member| *member.address.bytes());
             hasher.update(&address.unwrap_or([0; 16]));
         }
     }

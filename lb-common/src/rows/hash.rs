@@ -45,15 +45,9 @@ impl MemberHash {
     pub(super) fn in_row(&self, seed: u64, row: u32) -> u64 {
         let mut hash = seed.wrapping_add(PRIME_5).wrapping_add(LENGTH);
         for lane in [scramble(self.head | u64::from(row.swap_bytes())), self.middle] {
-            hash = (hash ^ lane)
-                .rotate_left(27)
-                .wrapping_mul(PRIME_1)
-                .wrapping_add(PRIME_4);
+            hash = (hash ^ lane).rotate_left(27).wrapping_mul(PRIME_1).wrapping_add(PRIME_4);
         }
-        hash = (hash ^ self.tail)
-            .rotate_left(23)
-            .wrapping_mul(PRIME_2)
-            .wrapping_add(PRIME_3);
+        hash = (hash ^ self.tail).rotate_left(23).wrapping_mul(PRIME_2).wrapping_add(PRIME_3);
         hash = (hash ^ (hash >> 33)).wrapping_mul(PRIME_2);
         hash = (hash ^ (hash >> 29)).wrapping_mul(PRIME_3);
         (hash ^ (hash >> 32)) | 1

@@ -139,9 +139,7 @@ impl TableSpec<'_> {
     /// Builds the table: rows times members hashes.
     pub fn build(&self) -> Result<Table, SpecError> {
         self.check()?;
-        Ok(Table {
-            rows: assign::assign(self),
-        })
+        Ok(Table { rows: assign::assign(self) })
     }
 
     /// All members by rank for `row`, best first, as indices into `members`: who would be next if those
@@ -149,10 +147,8 @@ impl TableSpec<'_> {
     pub fn rank_order(&self, row: u32) -> Vec<u16> {
         let contenders = rank::contenders(self);
         let score = |contender: &Contender| Score::new(contender, self.seed, row);
-        let mut ranked: Vec<_> = contenders
-            .iter()
-            .map(|contender| (score(contender), contender.number))
-            .collect();
+        let mut ranked: Vec<_> =
+            contenders.iter().map(|contender| (score(contender), contender.number)).collect();
         // Stable: a tie stays in the order of addresses.
         ranked.sort_by(|(a, _), (b, _)| b.beats(a).cmp(&a.beats(b)));
         ranked.into_iter().map(|(_, number)| number).collect()
@@ -164,22 +160,16 @@ impl TableSpec<'_> {
 
     fn check(&self) -> Result<(), SpecError> {
         if !ROWS_LOG2.contains(&self.rows_log2) {
-            return Err(SpecError::RowCount {
-                rows_log2: self.rows_log2,
-            });
+            return Err(SpecError::RowCount { rows_log2: self.rows_log2 });
         }
         if self.members.is_empty() {
             return Err(SpecError::NoMembers);
         }
         if self.members.len() > MAX_MEMBERS {
-            return Err(SpecError::TooManyMembers {
-                count: self.members.len(),
-            });
+            return Err(SpecError::TooManyMembers { count: self.members.len() });
         }
         if let Some(member) = self.members.iter().find(|member| member.weight == 0) {
-            return Err(SpecError::ZeroWeight {
-                address: member.address,
-            });
+            return Err(SpecError::ZeroWeight { address: member.address });
         }
         let mut addresses: Vec<_> = self.members.iter().map(|member| member.address).collect();
         addresses.sort_unstable();
@@ -212,11 +202,8 @@ impl Table {
             let (owned, share) = (u128::from(owned) * total, rows * u128::from(member.weight));
             let permille = (owned.abs_diff(share) * 1000).div_ceil(share);
             let permille = u32::try_from(permille).unwrap_or(u32::MAX);
-            let worst = if owned > share {
-                &mut balance.max_over_permille
-            } else {
-                &mut balance.max_under_permille
-            };
+            let worst =
+                if owned > share { &mut balance.max_over_permille } else { &mut balance.max_under_permille };
             *worst = permille.max(*worst);
         }
         balance
@@ -246,10 +233,7 @@ impl fmt::Display for SpecError {
         match self {
             Self::RowCount { rows_log2 } => {
                 let (least, most) = (1_u32 << ROWS_LOG2.start(), 1_u32 << ROWS_LOG2.end());
-                write!(
-                    f,
-                    "2^{rows_log2} rows; set rows to a power of two from {least} to {most}"
-                )
+                write!(f, "2^{rows_log2} rows; set rows to a power of two from {least} to {most}")
             }
             Self::NoMembers => f.write_str("the pool has no member; add a backend to it"),
             Self::TooManyMembers { count } => {

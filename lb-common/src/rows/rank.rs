@@ -40,10 +40,7 @@ pub(super) struct Score {
 impl Score {
     #[inline]
     pub(super) fn new(contender: &Contender, seed: u64, row: u32) -> Self {
-        Self {
-            length: log2::length(contender.hash.in_row(seed, row)),
-            weight: contender.weight,
-        }
+        Self { length: log2::length(contender.hash.in_row(seed, row)), weight: contender.weight }
     }
 
     /// Whether this is the better score. Of two equal scores neither is.

@@ -21,21 +21,11 @@ fn v4(number: u16) -> Address {
 
 /// Members 0 to `count` - 1 with weights from a function of their number.
 fn pool(count: u16, weight: impl Fn(u16) -> u16) -> Vec<Member> {
-    (0..count)
-        .map(|number| Member {
-            address: v4(number),
-            weight: weight(number),
-        })
-        .collect()
+    (0..count).map(|number| Member { address: v4(number), weight: weight(number) }).collect()
 }
 
 fn spec(seed: u64, members: &[Member]) -> TableSpec<'_> {
-    TableSpec {
-        seed,
-        rows_log2: 16,
-        slack_permille: 20,
-        members,
-    }
+    TableSpec { seed, rows_log2: 16, slack_permille: 20, members }
 }
 
 fn build(spec: &TableSpec<'_>) -> Table {
@@ -49,12 +39,8 @@ fn any_pool() -> impl Strategy<Value = Vec<Member>> {
         any::<[u8; 16]>().prop_map(Address::from_v6_bytes)
     ];
     let weight = prop_oneof![Just(1), 1..20_u16, 1..=u16::MAX];
-    collection::btree_map(address, weight, 1..=12).prop_map(|members| {
-        members
-            .into_iter()
-            .map(|(address, weight)| Member { address, weight })
-            .collect()
-    })
+    collection::btree_map(address, weight, 1..=12)
+        .prop_map(|members| members.into_iter().map(|(address, weight)| Member { address, weight }).collect())
 }
 
 fn any_shuffled_pool() -> impl Strategy<Value = (Vec<Member>, Vec<Member>)> {
@@ -64,11 +50,7 @@ fn any_shuffled_pool() -> impl Strategy<Value = (Vec<Member>, Vec<Member>)> {
 /// Owner and standby addresses, row by row.
 fn addresses(table: &Table, members: &[Member]) -> Vec<[Option<Address>; 2]> {
     let address = |number: u16| members.get(usize::from(number)).map(|member| member.address);
-    table
-        .rows
-        .iter()
-        .map(|row| [address(row.owner), address(row.standby)])
-        .collect()
+    table.rows.iter().map(|row| [address(row.owner), address(row.standby)]).collect()
 }
 
 proptest! {
@@ -190,19 +172,10 @@ fn a_pool_of_one_owns_every_row_and_has_no_standby() {
 
 #[test]
 fn a_tie_goes_to_the_lower_address() {
-    let members = [9, 3, 5].map(|number| Member {
-        address: v4(number),
-        weight: 1,
-    });
+    let members = [9, 3, 5].map(|number| Member { address: v4(number), weight: 1 });
     let contenders = contenders(&spec(1, &members));
     // On a tie whoever comes first keeps the place, and they come by ascending address.
-    assert_eq!(
-        contenders
-            .iter()
-            .map(|contender| contender.number)
-            .collect::<Vec<_>>(),
-        [1, 2, 0]
-    );
+    assert_eq!(contenders.iter().map(|contender| contender.number).collect::<Vec<_>>(), [1, 2, 0]);
     let score = Score::new(&contenders[0], 1, 1);
     assert!(!score.beats(&score));
 }
@@ -219,12 +192,7 @@ fn another_seed_is_another_table() {
 #[test]
 fn the_digest_covers_seed_rows_slack_and_standbys() {
     let members = pool(3, |_| 1);
-    let base = TableSpec {
-        seed: 1,
-        rows_log2: 12,
-        slack_permille: 20,
-        members: &members,
-    };
+    let base = TableSpec { seed: 1, rows_log2: 12, slack_permille: 20, members: &members };
     let table = build(&base);
     let mut other_standby = table.clone();
     other_standby.rows[7].standby = NONE;
@@ -232,20 +200,8 @@ fn the_digest_covers_seed_rows_slack_and_standbys() {
         owners_digest(&base, &table),
         owners_digest(&base, &other_standby),
         owners_digest(&TableSpec { seed: 2, ..base }, &table),
-        owners_digest(
-            &TableSpec {
-                slack_permille: 21,
-                ..base
-            },
-            &table,
-        ),
-        owners_digest(
-            &TableSpec {
-                rows_log2: 13,
-                ..base
-            },
-            &table,
-        ),
+        owners_digest(&TableSpec { slack_permille: 21, ..base }, &table),
+        owners_digest(&TableSpec { rows_log2: 13, ..base }, &table),
     ]);
     assert_eq!(digests.len(), 5);
 }
@@ -255,21 +211,11 @@ fn impossible_pools_are_refused_with_the_reason_and_the_fix() {
     let good = pool(2, |_| 1);
     let twice = [good[0], good[1], good[0]];
     let weightless = pool(2, |number| number);
-    let crowd: Vec<_> = (0..=MAX_MEMBERS as u16)
-        .map(|number| Member {
-            address: v4(number),
-            weight: 1,
-        })
-        .collect();
+    let crowd: Vec<_> =
+        (0..=MAX_MEMBERS as u16).map(|number| Member { address: v4(number), weight: 1 }).collect();
     let with = |members| spec(1, members);
-    let few = TableSpec {
-        rows_log2: 11,
-        ..with(&good)
-    };
-    let many = TableSpec {
-        rows_log2: 21,
-        ..with(&good)
-    };
+    let few = TableSpec { rows_log2: 11, ..with(&good) };
+    let many = TableSpec { rows_log2: 21, ..with(&good) };
     for (spec, error, fix) in [
         (with(&[]), SpecError::NoMembers, "add a backend"),
         (
@@ -282,23 +228,9 @@ fn impossible_pools_are_refused_with_the_reason_and_the_fix() {
             SpecError::ZeroWeight { address: v4(0) },
             "10.8.0.0 has weight 0; give it a weight of 1",
         ),
-        (
-            with(&crowd),
-            SpecError::TooManyMembers {
-                count: MAX_MEMBERS + 1,
-            },
-            "split it into several pools",
-        ),
-        (
-            few,
-            SpecError::RowCount { rows_log2: 11 },
-            "power of two from 4096 to 1048576",
-        ),
-        (
-            many,
-            SpecError::RowCount { rows_log2: 21 },
-            "power of two from 4096 to 1048576",
-        ),
+        (with(&crowd), SpecError::TooManyMembers { count: MAX_MEMBERS + 1 }, "split it into several pools"),
+        (few, SpecError::RowCount { rows_log2: 11 }, "power of two from 4096 to 1048576"),
+        (many, SpecError::RowCount { rows_log2: 21 }, "power of two from 4096 to 1048576"),
     ] {
         assert_eq!(spec.build(), Err(error));
         assert!(error.to_string().contains(fix), "{error}");

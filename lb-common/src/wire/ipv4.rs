@@ -84,10 +84,7 @@ impl Header {
     pub fn with_tos(&self, tos: u8) -> ([u8; 2], [u8; 2]) {
         let old = u16::from_be_bytes([self.0[0], self.0[1]]);
         let new = u16::from_be_bytes([self.0[0], tos]);
-        (
-            new.to_be_bytes(),
-            checksum::update(self.checksum(), old, new).to_be_bytes(),
-        )
+        (new.to_be_bytes(), checksum::update(self.checksum(), old, new).to_be_bytes())
     }
 }
 

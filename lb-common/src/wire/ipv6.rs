@@ -53,10 +53,7 @@ impl Header {
     /// The first two bytes with another traffic class.
     #[inline(always)]
     pub fn with_traffic_class(&self, class: u8) -> [u8; 2] {
-        [
-            (self.0[0] & 0xf0) | (class >> 4),
-            (class << 4) | (self.0[1] & 0x0f),
-        ]
+        [(self.0[0] & 0xf0) | (class >> 4), (class << 4) | (self.0[1] & 0x0f)]
     }
 }
 

@@ -11,9 +11,7 @@ use super::support::{Spec, VIP4, VIP6, address, decide, fleet};
 
 fn backend_host() -> MemoryAgentTables {
     MemoryAgentTables {
-        local: ["10.8.11.2", "fd08:11::2", "10.8.12.2", "fd08:12::2"]
-            .map(address)
-            .into(),
+        local: ["10.8.11.2", "fd08:11::2", "10.8.12.2", "fd08:12::2"].map(address).into(),
         vips: [VIP4, VIP6].map(address).into(),
         tunnel_sources: fleet().tunnel_sources,
         gue_port: 6080_u16.to_be_bytes(),
@@ -27,7 +25,7 @@ fn judge(frame: &[u8]) -> Verdict {
 fn refused(frame: &[u8]) -> AgentReason {
     match judge(frame) {
         Verdict::Leave(reason) => reason,
-        Verdict::Accept(accept) => panic!("accepted: {accept:?}"),
+        Verdict::Accept(accept) => unreachable!("accepted: {accept:?}"),
     }
 }
 
@@ -68,17 +66,9 @@ fn what_the_load_balancer_sends_comes_out_as_it_went_in() {
     for (port, _) in SHAPES {
         for v6 in [false, true] {
             for udp in [false, true] {
-                let spec = Spec {
-                    v6,
-                    udp,
-                    port,
-                    tos: 0x2e << 2 | 2,
-                    ..Spec::default()
-                };
+                let spec = Spec { v6, udp, port, tos: 0x2e << 2 | 2, ..Spec::default() };
                 let frame = tunnel_packet(&spec);
-                let Verdict::Accept(accept) = judge(&frame) else {
-                    panic!("refused: {:?}", judge(&frame))
-                };
+                let Verdict::Accept(accept) = judge(&frame) else { panic!("refused: {:?}", judge(&frame)) };
                 assert_eq!(accept.reason, AgentReason::Accepted);
                 assert_eq!(decapsulate(&frame, &accept), &spec.frame()[14..]);
             }
@@ -93,12 +83,8 @@ fn all_sixteen_cells_of_rfc_6040_come_out_of_every_shape_with_a_sound_checksum()
             for inner_ecn in 0..4 {
                 for outer_ecn in 0..4 {
                     let dscp = 0x2e << 2;
-                    let mut frame = tunnel_packet(&Spec {
-                        v6,
-                        port,
-                        tos: dscp | inner_ecn,
-                        ..Spec::default()
-                    });
+                    let mut frame =
+                        tunnel_packet(&Spec { v6, port, tos: dscp | inner_ecn, ..Spec::default() });
                     set_outer_tos(&mut frame, outer_v6, outer_ecn);
                     let (expected, reason) = ecn::decapsulate(inner_ecn, outer_ecn);
                     match judge(&frame) {
@@ -106,11 +92,7 @@ fn all_sixteen_cells_of_rfc_6040_come_out_of_every_shape_with_a_sound_checksum()
                         Verdict::Accept(accept) => {
                             assert_eq!(accept.reason, reason);
                             let inner = decapsulate(&frame, &accept);
-                            let tos = if v6 {
-                                inner[0] << 4 | inner[1] >> 4
-                            } else {
-                                inner[1]
-                            };
+                            let tos = if v6 { inner[0] << 4 | inner[1] >> 4 } else { inner[1] };
                             assert_eq!(tos, dscp | expected, "the DSCP stays the inner one");
                             if !v6 {
                                 let header = inner.first_chunk::<20>().expect("an IPv4 header");
@@ -126,33 +108,19 @@ fn all_sixteen_cells_of_rfc_6040_come_out_of_every_shape_with_a_sound_checksum()
 
 #[test]
 fn each_way_to_be_unacceptable_has_its_name() {
-    let gue = tunnel_packet(&Spec {
-        port: 8001,
-        ..Spec::default()
-    });
-    let ipip = tunnel_packet(&Spec {
-        port: 8003,
-        ..Spec::default()
-    });
+    let gue = tunnel_packet(&Spec { port: 8001, ..Spec::default() });
+    let ipip = tunnel_packet(&Spec { port: 8003, ..Spec::default() });
     let with = |frame: &[u8], at: usize, bytes: &[u8]| {
         let mut frame = frame.to_vec();
         frame[at..at + bytes.len()].copy_from_slice(bytes);
         refused(&frame)
     };
     assert_eq!(refused(&Spec::default().frame()), AgentReason::NotTunnel);
-    assert_eq!(
-        with(&gue, 36, &[0x17, 0xc1]),
-        AgentReason::NotTunnel,
-        "another UDP port"
-    );
+    assert_eq!(with(&gue, 36, &[0x17, 0xc1]), AgentReason::NotTunnel, "another UDP port");
     assert_eq!(with(&gue, 30, &[10, 8, 99, 99]), AgentReason::NotLocal);
     assert_eq!(with(&gue, 26, &[192, 0, 2, 1]), AgentReason::UntrustedSource);
     assert_eq!(with(&gue, 20, &[0x20]), AgentReason::BadOuter, "a fragment");
-    assert_eq!(
-        with(&gue, 16, &[0xff]),
-        AgentReason::BadOuter,
-        "longer than the frame"
-    );
+    assert_eq!(with(&gue, 16, &[0xff]), AgentReason::BadOuter, "longer than the frame");
     assert_eq!(with(&gue, 38, &[0, 9]), AgentReason::BadOuter, "UDP length");
     assert_eq!(with(&gue, 42, &[0x40]), AgentReason::BadGue, "version 1");
     assert_eq!(with(&gue, 42, &[0x20]), AgentReason::BadGue, "a control message");
@@ -160,27 +128,15 @@ fn each_way_to_be_unacceptable_has_its_name() {
     assert_eq!(with(&gue, 43, &[6]), AgentReason::BadGue, "carries TCP");
     assert_eq!(with(&gue, 46, &[0x65]), AgentReason::BadInner, "version");
     assert_eq!(with(&gue, 46, &[0x44]), AgentReason::BadInner, "header length");
-    assert_eq!(
-        with(&gue, 48, &[0xff]),
-        AgentReason::BadInner,
-        "longer than the outer packet"
-    );
+    assert_eq!(with(&gue, 48, &[0xff]), AgentReason::BadInner, "longer than the outer packet");
     assert_eq!(with(&gue, 62, &[198, 51, 100, 1]), AgentReason::NotOurVip);
     for source in [[127, 0, 0, 1], [224, 0, 0, 1], [0, 0, 0, 0], [203, 0, 113, 10]] {
         assert_eq!(with(&gue, 58, &source), AgentReason::BadInnerSource, "{source:?}");
-        assert_eq!(
-            with(&ipip, 46, &source),
-            AgentReason::BadInnerSource,
-            "{source:?}"
-        );
+        assert_eq!(with(&ipip, 46, &source), AgentReason::BadInnerSource, "{source:?}");
     }
     assert_eq!(with(&ipip, 26, &[192, 0, 2, 1]), AgentReason::UntrustedSource);
     for source in ["::1", "ff02::1", "::", VIP6] {
-        let mut frame = tunnel_packet(&Spec {
-            v6: true,
-            port: 8003,
-            ..Spec::default()
-        });
+        let mut frame = tunnel_packet(&Spec { v6: true, port: 8003, ..Spec::default() });
         frame[42..58].copy_from_slice(address(source).bytes());
         assert_eq!(refused(&frame), AgentReason::BadInnerSource, "{source}");
     }
@@ -188,10 +144,7 @@ fn each_way_to_be_unacceptable_has_its_name() {
 
 #[test]
 fn private_data_is_stepped_over() {
-    let mut frame = tunnel_packet(&Spec {
-        port: 8001,
-        ..Spec::default()
-    });
+    let mut frame = tunnel_packet(&Spec { port: 8001, ..Spec::default() });
     let chain = [0, 0, 0, 1, 10, 8, 12, 2];
     frame.splice(46..46, chain);
     frame[42] = 2;
@@ -199,19 +152,14 @@ fn private_data_is_stepped_over() {
         let len = u16::from_be_bytes([frame[at], frame[at + 1]]) + 8;
         frame[at..at + 2].copy_from_slice(&len.to_be_bytes());
     }
-    let Verdict::Accept(accept) = judge(&frame) else {
-        panic!("refused: {:?}", judge(&frame))
-    };
+    let Verdict::Accept(accept) = judge(&frame) else { panic!("refused: {:?}", judge(&frame)) };
     assert_eq!(accept.strip, 20 + 8 + 4 + 8);
 }
 
 #[test]
 fn a_tunnel_packet_cut_at_any_length_is_never_accepted() {
     for (port, _) in SHAPES {
-        let frame = tunnel_packet(&Spec {
-            port,
-            ..Spec::default()
-        });
+        let frame = tunnel_packet(&Spec { port, ..Spec::default() });
         for len in 0..frame.len() {
             assert_ne!(refused(&frame[..len]).fate(), Fate::Carry, "cut at {len}");
         }

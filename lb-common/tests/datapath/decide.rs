@@ -7,11 +7,7 @@ use super::support::{BACKENDS, Spec, address, decide, fleet, reason};
 fn backend(spec: &Spec) -> u16 {
     let decision = decide(&fleet(), &spec.frame());
     assert_eq!(decision.reason, Reason::Forwarded, "{spec:?}");
-    decision
-        .forward
-        .expect("a forwarded packet has a backend")
-        .backend
-        .handle
+    decision.forward.expect("a forwarded packet has a backend").backend.handle
 }
 
 #[test]
@@ -19,12 +15,7 @@ fn all_256_tos_values_of_a_flow_choose_one_backend() {
     for v6 in [false, true] {
         for udp in [false, true] {
             for source_port in 40000..40016 {
-                let plain = Spec {
-                    v6,
-                    udp,
-                    source_port,
-                    ..Spec::default()
-                };
+                let plain = Spec { v6, udp, source_port, ..Spec::default() };
                 let chosen = backend(&plain);
                 for tos in 0..=255 {
                     assert_eq!(backend(&Spec { tos, ..plain.clone() }), chosen, "tos {tos:#x}");
@@ -36,14 +27,8 @@ fn all_256_tos_values_of_a_flow_choose_one_backend() {
 
 #[test]
 fn different_source_ports_reach_every_backend() {
-    let reached: std::collections::BTreeSet<u16> = (0..200)
-        .map(|n| {
-            backend(&Spec {
-                source_port: 1024 + n,
-                ..Spec::default()
-            })
-        })
-        .collect();
+    let reached: std::collections::BTreeSet<u16> =
+        (0..200).map(|n| backend(&Spec { source_port: 1024 + n, ..Spec::default() })).collect();
     assert_eq!(reached.into_iter().collect::<Vec<_>>(), BACKENDS);
 }
 
@@ -94,23 +79,13 @@ fn a_frame_cut_at_any_length_is_never_forwarded() {
     for v6 in [false, true] {
         for udp in [false, true] {
             for vlans in 0..=2 {
-                let frame = Spec {
-                    v6,
-                    udp,
-                    vlans,
-                    ..Spec::default()
-                }
-                .frame();
+                let frame = Spec { v6, udp, vlans, ..Spec::default() }.frame();
                 assert_eq!(reason(&fleet(), &frame), Reason::Forwarded);
                 let l3 = 14 + 4 * vlans;
                 let fixed = l3 + if v6 { 40 } else { 20 };
                 for len in 0..frame.len() {
                     let cut = reason(&fleet(), &frame[..len]);
-                    let expected = if len < fixed {
-                        Reason::TooShort
-                    } else {
-                        Reason::BadTotalLength
-                    };
+                    let expected = if len < fixed { Reason::TooShort } else { Reason::BadTotalLength };
                     assert_eq!(cut, expected, "v6 {v6} udp {udp} vlans {vlans} cut at {len}");
                 }
             }
@@ -121,12 +96,7 @@ fn a_frame_cut_at_any_length_is_never_forwarded() {
 #[test]
 fn ethernet_padding_is_not_payload() {
     for v6 in [false, true] {
-        let mut frame = Spec {
-            v6,
-            payload: 0,
-            ..Spec::default()
-        }
-        .frame();
+        let mut frame = Spec { v6, payload: 0, ..Spec::default() }.frame();
         let ip_len = frame.len() - 14;
         frame.extend([0; 40]);
         let forward = decide(&fleet(), &frame).forward.expect("padding is legal");
@@ -177,11 +147,7 @@ fn a_malformed_ipv4_packet_to_a_vip_leaves_by_its_own_name() {
 #[test]
 fn a_udp_length_that_lies_is_dropped_by_name() {
     for len in [0_u16, 7, 109, u16::MAX] {
-        let mut frame = Spec {
-            udp: true,
-            ..Spec::default()
-        }
-        .frame();
+        let mut frame = Spec { udp: true, ..Spec::default() }.frame();
         frame[38..40].copy_from_slice(&len.to_be_bytes());
         assert_eq!(reason(&fleet(), &frame), Reason::BadUdpHeader, "UDP length {len}");
     }
@@ -190,11 +156,7 @@ fn a_udp_length_that_lies_is_dropped_by_name() {
 #[test]
 fn ipv4_options_do_not_hide_the_ports() {
     let plain = Spec::default().frame();
-    let expected = decide(&fleet(), &plain)
-        .forward
-        .expect("forwarded")
-        .backend
-        .handle;
+    let expected = decide(&fleet(), &plain).forward.expect("forwarded").backend.handle;
     for words in 1..=10_u8 {
         let mut frame = plain[..34].to_vec();
         frame.extend(std::iter::repeat_n(1_u8, usize::from(words) * 4));
@@ -209,16 +171,8 @@ fn ipv4_options_do_not_hide_the_ports() {
 
 #[test]
 fn ipv6_extension_headers_are_followed_up_to_four() {
-    let plain = Spec {
-        v6: true,
-        ..Spec::default()
-    }
-    .frame();
-    let expected = decide(&fleet(), &plain)
-        .forward
-        .expect("forwarded")
-        .backend
-        .handle;
+    let plain = Spec { v6: true, ..Spec::default() }.frame();
+    let expected = decide(&fleet(), &plain).forward.expect("forwarded").backend.handle;
     for count in 1..=6_usize {
         let mut frame = plain[..54].to_vec();
         // Hop-by-hop first, then destination options, with growing lengths.
@@ -243,11 +197,7 @@ fn ipv6_extension_headers_are_followed_up_to_four() {
         }
         let mut cut = frame.clone();
         cut[18..20].copy_from_slice(&4_u16.to_be_bytes());
-        assert_ne!(
-            reason(&fleet(), &cut),
-            Reason::Forwarded,
-            "an extension header beyond the packet"
-        );
+        assert_ne!(reason(&fleet(), &cut), Reason::Forwarded, "an extension header beyond the packet");
     }
     let mut fragment = plain.clone();
     fragment[20] = 44;
@@ -257,11 +207,7 @@ fn ipv6_extension_headers_are_followed_up_to_four() {
 #[test]
 fn a_vip_address_without_the_service_drops_and_any_port_serves() {
     let mut fleet = fleet();
-    let frame = Spec {
-        port: 443,
-        ..Spec::default()
-    }
-    .frame();
+    let frame = Spec { port: 443, ..Spec::default() }.frame();
     assert_eq!(reason(&fleet, &frame), Reason::NoService);
     let any = lb_common::abi::VipKey::new(address(super::support::VIP4), [0, 0], 6);
     let entry = *fleet.vips.values().next().expect("the fleet has VIPs");
@@ -272,33 +218,20 @@ fn a_vip_address_without_the_service_drops_and_any_port_serves() {
 #[test]
 fn our_own_packets_that_come_back_are_looped() {
     for (v6, source) in [(false, "10.8.11.2"), (true, "fd08:11::2")] {
-        let frame = Spec {
-            v6,
-            source: Some(source),
-            ..Spec::default()
-        }
-        .frame();
+        let frame = Spec { v6, source: Some(source), ..Spec::default() }.frame();
         assert_eq!(reason(&fleet(), &frame), Reason::Looped);
     }
 }
 
 #[test]
 fn a_drained_or_sick_owner_gives_new_flows_to_the_standby() {
-    let syn = Spec {
-        syn: true,
-        ..Spec::default()
-    }
-    .frame();
+    let syn = Spec { syn: true, ..Spec::default() }.frame();
     let owner = decide(&fleet(), &syn).forward.expect("forwarded").backend.handle;
     for lost in [backend_flags::READY, backend_flags::HEALTHY] {
         let mut fleet = fleet();
         let entry = fleet.backends.get_mut(&owner).expect("the owner exists");
         entry.flags &= !lost;
-        let standby = decide(&fleet, &syn)
-            .forward
-            .expect("the standby takes it")
-            .backend
-            .handle;
+        let standby = decide(&fleet, &syn).forward.expect("the standby takes it").backend.handle;
         assert_ne!(standby, owner);
     }
 }
@@ -310,17 +243,7 @@ fn without_any_ready_backend_new_flows_drop_and_old_ones_go_on_until_maintenance
         entry.flags &= !backend_flags::READY;
     }
     let old = Spec::default().frame();
-    assert_eq!(
-        reason(
-            &fleet,
-            &Spec {
-                syn: true,
-                ..Spec::default()
-            }
-            .frame()
-        ),
-        Reason::NoReadyBackend
-    );
+    assert_eq!(reason(&fleet, &Spec { syn: true, ..Spec::default() }.frame()), Reason::NoReadyBackend);
     assert_eq!(reason(&fleet, &old), Reason::Forwarded);
     for entry in fleet.backends.values_mut() {
         entry.flags |= backend_flags::MAINT;
@@ -332,9 +255,7 @@ fn without_any_ready_backend_new_flows_drop_and_old_ones_go_on_until_maintenance
 fn missing_tables_and_ways_have_names() {
     let frame = Spec::default().frame();
     let mut empty = fleet();
-    empty
-        .tables
-        .insert(0, vec![Chain::default(); 1 << super::support::ROWS_LOG2]);
+    empty.tables.insert(0, vec![Chain::default(); 1 << super::support::ROWS_LOG2]);
     assert_eq!(reason(&empty, &frame), Reason::NoBackend);
     let mut missing = fleet();
     missing.tables.remove(&0);
@@ -352,16 +273,9 @@ fn missing_tables_and_ways_have_names() {
 fn the_encapsulated_size_is_held_against_the_mtu_to_the_byte() {
     for (port, overhead) in [(8001, 32), (8002, 52), (8003, 20), (8004, 40)] {
         let payload = 1600 - overhead - 40;
-        let fits = Spec {
-            port,
-            payload,
-            ..Spec::default()
-        };
+        let fits = Spec { port, payload, ..Spec::default() };
         assert_eq!(reason(&fleet(), &fits.frame()), Reason::Forwarded);
-        let big = Spec {
-            payload: payload + 1,
-            ..fits
-        };
+        let big = Spec { payload: payload + 1, ..fits };
         assert_eq!(reason(&fleet(), &big.frame()), Reason::TooBig);
         let mut fragmentable = big.frame();
         fragmentable[20] &= !0x40;
@@ -372,8 +286,6 @@ fn the_encapsulated_size_is_held_against_the_mtu_to_the_byte() {
 #[test]
 fn only_reasons_that_carry_have_a_forward_and_only_they() {
     assert!(
-        Reason::ALL
-            .iter()
-            .all(|reason| (reason.fate() == Fate::Carry) == (*reason == Reason::Forwarded))
+        Reason::ALL.iter().all(|reason| (reason.fate() == Fate::Carry) == (*reason == Reason::Forwarded))
     );
 }

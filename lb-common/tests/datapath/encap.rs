@@ -29,61 +29,14 @@ struct Outer {
 /// Reads the outer headers with etherparse, which knows nothing of ours.
 fn dissect(frame: &[u8], vlans: usize) -> Outer {
     let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame");
-    assert_eq!(
-        packet
-            .link_exts
-            .iter()
-            .filter(|ext| matches!(ext, LinkExtSlice::Vlan(_)))
-            .count(),
-        vlans
-    );
-    let (tos, ttl, source, destination, flow_label, ip_payload) = match packet.net.expect("an IP header") {
-        NetSlice::Ipv4(ip) => {
-            let header = ip.header();
-            assert_eq!(
-                header.to_header().calc_header_checksum(),
-                header.header_checksum()
-            );
-            assert!(header.dont_fragment() && !header.more_fragments());
-            let tos = header.dcp().value() << 2 | header.ecn().value();
-            (
-                tos,
-                header.ttl(),
-                header.source_addr().into(),
-                header.destination_addr().into(),
-                None,
-                ip.payload().payload,
-            )
-        }
-        NetSlice::Ipv6(ip) => {
-            let header = ip.header();
-            let label = header.flow_label().value();
-            let (source, destination) = (header.source_addr().into(), header.destination_addr().into());
-            (
-                header.traffic_class(),
-                header.hop_limit(),
-                source,
-                destination,
-                Some(label),
-                ip.payload().payload,
-            )
-        }
-        other => unreachable!("not IP: {other:?}"),
-    };
-    let mut outer = Outer {
-        tos,
-        ttl,
-        source,
-        destination,
-        flow_label,
-        udp: None,
-        inner: ip_payload.to_vec(),
-    };
+    let tags = packet.link_exts.iter().filter(|ext| matches!(ext, LinkExtSlice::Vlan(_)));
+    assert_eq!(tags.count(), vlans);
+    let mut outer = network(packet.net.as_ref().expect("an IP header"));
     if let Some(TransportSlice::Udp(udp)) = packet.transport
         && udp.destination_port() == 6080
     {
         assert_eq!(udp.checksum(), 0);
-        assert_eq!(usize::from(udp.length()), ip_payload.len());
+        assert_eq!(usize::from(udp.length()), outer.inner.len());
         outer.udp = Some((udp.source_port(), udp.destination_port(), udp.length()));
         let gue = &udp.payload()[..4];
         let inner_version = udp.payload()[4] >> 4;
@@ -93,42 +46,57 @@ fn dissect(frame: &[u8], vlans: usize) -> Outer {
     outer
 }
 
+fn network(header: &NetSlice<'_>) -> Outer {
+    match header {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            assert_eq!(header.to_header().calc_header_checksum(), header.header_checksum());
+            assert!(header.dont_fragment() && !header.more_fragments());
+            Outer {
+                tos: header.dcp().value() << 2 | header.ecn().value(),
+                ttl: header.ttl(),
+                source: header.source_addr().into(),
+                destination: header.destination_addr().into(),
+                flow_label: None,
+                udp: None,
+                inner: ip.payload().payload.to_vec(),
+            }
+        }
+        NetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            Outer {
+                tos: header.traffic_class(),
+                ttl: header.hop_limit(),
+                source: header.source_addr().into(),
+                destination: header.destination_addr().into(),
+                flow_label: Some(header.flow_label().value()),
+                udp: None,
+                inner: ip.payload().payload.to_vec(),
+            }
+        }
+        NetSlice::Arp(arp) => unreachable!("not IP: {arp:?}"),
+    }
+}
+
 #[test]
 fn the_packet_travels_unchanged_inside_a_sound_tunnel_in_all_shapes() {
-    for (port, is_gue, outer_v6, overhead) in [
-        (8001, true, false, 32),
-        (8002, true, true, 52),
-        (8003, false, false, 20),
-        (8004, false, true, 40),
-    ] {
+    for (port, is_gue, outer_v6, overhead) in
+        [(8001, true, false, 32), (8002, true, true, 52), (8003, false, false, 20), (8004, false, true, 40)]
+    {
         for v6 in [false, true] {
             for udp in [false, true] {
                 for vlans in 0..=2 {
-                    let spec = Spec {
-                        v6,
-                        udp,
-                        port,
-                        vlans,
-                        tos: 0xb9,
-                        flow_label: 0x12345,
-                        ..Spec::default()
-                    };
+                    let spec =
+                        Spec { v6, udp, port, vlans, tos: 0xb9, flow_label: 0x12345, ..Spec::default() };
                     let (before, after) = encapsulated(&spec);
                     assert_eq!(after.len(), before.len() + overhead);
                     let l3 = 14 + 4 * vlans;
-                    assert_eq!(
-                        &after[..12],
-                        &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2],
-                        "next hop, then us"
-                    );
+                    assert_eq!(&after[..12], &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2], "next hop, then us");
                     assert_eq!(&after[12..l3 - 2], &before[12..l3 - 2], "tags are kept");
                     let outer = dissect(&after, vlans);
                     assert_eq!(outer.inner, &before[l3..]);
                     assert_eq!((outer.tos, outer.ttl), (0xb9, 64));
-                    assert_eq!(
-                        (outer.source.is_ipv6(), outer.destination.is_ipv6()),
-                        (outer_v6, outer_v6)
-                    );
+                    assert_eq!((outer.source.is_ipv6(), outer.destination.is_ipv6()), (outer_v6, outer_v6));
                     assert_eq!(outer.udp.is_some(), is_gue);
                 }
             }
@@ -141,12 +109,7 @@ fn outer_ecn_and_dscp_are_the_inner_ones_for_all_256_values() {
     for port in 8001..=8004 {
         for v6 in [false, true] {
             for tos in 0..=255 {
-                let (_, after) = encapsulated(&Spec {
-                    v6,
-                    port,
-                    tos,
-                    ..Spec::default()
-                });
+                let (_, after) = encapsulated(&Spec { v6, port, tos, ..Spec::default() });
                 assert_eq!(dissect(&after, 0).tos, tos);
             }
         }
@@ -158,22 +121,9 @@ fn entropy_is_of_the_flow_and_not_of_the_packet() {
     let mut ports = std::collections::BTreeSet::new();
     let mut labels = std::collections::BTreeSet::new();
     for source_port in 1000..1100 {
-        let plain = Spec {
-            port: 8002,
-            source_port,
-            ..Spec::default()
-        };
-        let varied = Spec {
-            tos: 2,
-            ttl: 9,
-            payload: 333,
-            vlans: 1,
-            ..plain.clone()
-        };
-        let (one, other) = (
-            dissect(&encapsulated(&plain).1, 0),
-            dissect(&encapsulated(&varied).1, 1),
-        );
+        let plain = Spec { port: 8002, source_port, ..Spec::default() };
+        let varied = Spec { tos: 2, ttl: 9, payload: 333, vlans: 1, ..plain.clone() };
+        let (one, other) = (dissect(&encapsulated(&plain).1, 0), dissect(&encapsulated(&varied).1, 1));
         let (udp, udp_varied) = (one.udp.expect("GUE"), other.udp.expect("GUE"));
         assert_eq!((udp.0, one.flow_label), (udp_varied.0, other.flow_label));
         assert!(udp.0 >= 49152);

@@ -13,33 +13,26 @@ use lb_common::packet::Frame;
 use lb_common::reason::Reason;
 use lb_common::wire::protocol;
 
-pub const VIP4: &str = "203.0.113.10";
-pub const VIP6: &str = "2001:db8:100::10";
-pub const CLIENT4: &str = "198.51.100.7";
-pub const CLIENT6: &str = "2001:db8:7::7";
-pub const ROWS_LOG2: u32 = 12;
+pub(crate) const VIP4: &str = "203.0.113.10";
+pub(crate) const VIP6: &str = "2001:db8:100::10";
+pub(crate) const CLIENT4: &str = "198.51.100.7";
+pub(crate) const CLIENT6: &str = "2001:db8:7::7";
+pub(crate) const ROWS_LOG2: u32 = 12;
 /// Handles of the four backends: GUE over IPv4, GUE over IPv6, IP in IP over IPv4, over IPv6.
-pub const BACKENDS: [u16; 4] = [1, 2, 3, 4];
+pub(crate) const BACKENDS: [u16; 4] = [1, 2, 3, 4];
 
-pub fn address(text: &str) -> Address {
+pub(crate) fn address(text: &str) -> Address {
     text.parse::<IpAddr>().expect("an address literal").into()
 }
 
 /// Four pools of one backend, one for each shape of tunnel, and VIPs on ports 8001 to 8004; port 80 is in the
 /// first pool with a row for each backend in turn.
-pub fn fleet() -> MemoryTables {
+pub(crate) fn fleet() -> MemoryTables {
     let mut tables = MemoryTables::default();
-    for (handle, (backend, is_gue)) in (1..).zip([
-        ("10.8.11.2", true),
-        ("fd08:11::2", true),
-        ("10.8.12.2", false),
-        ("fd08:12::2", false),
-    ]) {
-        let source = if backend.contains(':') {
-            "fd08:1::2"
-        } else {
-            "10.8.1.2"
-        };
+    for (handle, (backend, is_gue)) in
+        (1..).zip([("10.8.11.2", true), ("fd08:11::2", true), ("10.8.12.2", false), ("fd08:12::2", false)])
+    {
+        let source = if backend.contains(':') { "fd08:1::2" } else { "10.8.1.2" };
         let gue = if is_gue { backend_flags::GUE } else { 0 };
         let entry = BackendEntry {
             address: address(backend),
@@ -50,9 +43,7 @@ pub fn fleet() -> MemoryTables {
             zero: [0; 6],
         };
         tables.backends.insert(handle, entry);
-        tables
-            .tables
-            .insert(u32::from(handle), vec![Chain([handle, 0, 0, 0]); 1 << ROWS_LOG2]);
+        tables.tables.insert(u32::from(handle), vec![Chain([handle, 0, 0, 0]); 1 << ROWS_LOG2]);
         add_service(&mut tables, 8000 + handle, u32::from(handle));
     }
     let mixed = (0..1_u16 << ROWS_LOG2).map(|row| Chain([1 + row % 4, 1 + (row + 1) % 4, 0, 0]));
@@ -67,14 +58,8 @@ pub fn fleet() -> MemoryTables {
     };
     tables.next_hops.insert(1, next_hop);
     tables.tunnel_sources = vec![
-        PrefixKey {
-            bits: 96 + 16,
-            address: address("10.8.0.0"),
-        },
-        PrefixKey {
-            bits: 16,
-            address: address("fd08::"),
-        },
+        PrefixKey { bits: 96 + 16, address: address("10.8.0.0") },
+        PrefixKey { bits: 16, address: address("fd08::") },
     ];
     tables
 }
@@ -84,40 +69,34 @@ fn add_service(tables: &mut MemoryTables, port: u16, table: u32) {
         for number in [protocol::TCP, protocol::UDP] {
             let key = VipKey::new(address(vip), port.to_be_bytes(), number);
             let index = tables.vips.len() as u32;
-            let entry = VipEntry {
-                seed: 0x5eed,
-                vip: index,
-                table,
-                rows_log2: ROWS_LOG2,
-                zero: 0,
-            };
+            let entry = VipEntry { seed: 0x5eed, vip: index, table, rows_log2: ROWS_LOG2, zero: 0 };
             tables.vips.insert(key, entry);
         }
     }
 }
 
-pub fn decide(tables: &MemoryTables, frame: &[u8]) -> Decision {
+pub(crate) fn decide(tables: &MemoryTables, frame: &[u8]) -> Decision {
     decide::decide(&Frame(frame), tables)
 }
 
-pub fn reason(tables: &MemoryTables, frame: &[u8]) -> Reason {
+pub(crate) fn reason(tables: &MemoryTables, frame: &[u8]) -> Reason {
     decide(tables, frame).reason
 }
 
 /// What a test varies; the rest is an ordinary packet.
 #[derive(Clone, Debug)]
-pub struct Spec {
-    pub v6: bool,
-    pub udp: bool,
-    pub source_port: u16,
-    pub port: u16,
-    pub tos: u8,
-    pub ttl: u8,
-    pub flow_label: u32,
-    pub vlans: usize,
-    pub payload: usize,
-    pub syn: bool,
-    pub source: Option<&'static str>,
+pub(crate) struct Spec {
+    pub(crate) v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) source_port: u16,
+    pub(crate) port: u16,
+    pub(crate) tos: u8,
+    pub(crate) ttl: u8,
+    pub(crate) flow_label: u32,
+    pub(crate) vlans: usize,
+    pub(crate) payload: usize,
+    pub(crate) syn: bool,
+    pub(crate) source: Option<&'static str>,
 }
 
 impl Default for Spec {
@@ -139,7 +118,7 @@ impl Default for Spec {
 }
 
 impl Spec {
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let source = self.source.unwrap_or(if self.v6 { CLIENT6 } else { CLIENT4 });
         let destination = if self.v6 { VIP6 } else { VIP4 };
         let ip = ip_header(source, destination, self);
@@ -153,9 +132,7 @@ impl Spec {
         let payload: Vec<u8> = (0..self.payload).map(|i| i as u8).collect();
         let mut frame = Vec::new();
         if self.udp {
-            builder
-                .udp(self.source_port, self.port)
-                .write(&mut frame, &payload)
+            builder.udp(self.source_port, self.port).write(&mut frame, &payload)
         } else {
             let tcp = builder.tcp(self.source_port, self.port, 1000, 64000);
             let tcp = if self.syn { tcp.syn() } else { tcp.ack(5000) };

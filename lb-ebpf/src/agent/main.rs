@@ -72,11 +72,7 @@ fn write_inner(ctx: &TcContext, accept: &Accept) -> Option<()> {
     let l3 = accept.l3;
     let recompute = u64::from(BPF_F_RECOMPUTE_CSUM);
     match accept.inner {
-        InnerHead::V4 {
-            start,
-            checksum,
-            changed,
-        } => {
+        InnerHead::V4 { start, checksum, changed } => {
             ctx.store(l3 - 2, &ether::IPV4.to_be_bytes(), 0).ok()?;
             if changed {
                 ctx.store(l3, &start, recompute).ok()?;

@@ -29,10 +29,8 @@ impl Loopback {
     pub(super) async fn addresses_without(&self, vips: &[IpAddr]) -> anyhow::Result<BTreeSet<IpAddr>> {
         let mut messages = self.handle.address().get().execute();
         let mut addresses = BTreeSet::new();
-        while let Some(message) = messages
-            .try_next()
-            .await
-            .context("cannot list the addresses of this host")?
+        while let Some(message) =
+            messages.try_next().await.context("cannot list the addresses of this host")?
         {
             addresses.extend(local_address(&message).filter(|address| !vips.contains(address)));
         }
@@ -53,10 +51,7 @@ impl Loopback {
                 // Every backend has the address: duplicate address detection would take it away.
                 request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             }
-            request
-                .execute()
-                .await
-                .with_context(|| format!("cannot put the VIP {vip} on lo"))?;
+            request.execute().await.with_context(|| format!("cannot put the VIP {vip} on lo"))?;
             info!(%vip, "put on lo");
             added.push(*vip);
         }
@@ -65,12 +60,7 @@ impl Loopback {
 
     /// Takes `vips` off again.
     pub(super) async fn remove(&self, vips: &[IpAddr]) {
-        let mut messages = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(self.ifindex)
-            .execute();
+        let mut messages = self.handle.address().get().set_link_index_filter(self.ifindex).execute();
         while let Ok(Some(message)) = messages.try_next().await {
             let Some(address) = local_address(&message).filter(|address| vips.contains(address)) else {
                 continue;
@@ -83,18 +73,9 @@ impl Loopback {
     }
 
     async fn on_loopback(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        let mut messages = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(self.ifindex)
-            .execute();
+        let mut messages = self.handle.address().get().set_link_index_filter(self.ifindex).execute();
         let mut addresses = BTreeSet::new();
-        while let Some(message) = messages
-            .try_next()
-            .await
-            .context("cannot list the addresses of lo")?
-        {
+        while let Some(message) = messages.try_next().await.context("cannot list the addresses of lo")? {
             addresses.extend(local_address(&message));
         }
         Ok(addresses)
@@ -111,16 +92,11 @@ impl Changes {
         let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
-        Ok(Self {
-            events: messages.map(|_| ()).boxed(),
-        })
+        Ok(Self { events: messages.map(|_| ()).boxed() })
     }
 
     pub(super) async fn next(&mut self) -> anyhow::Result<()> {
-        self.events
-            .next()
-            .await
-            .context("the kernel closed the netlink socket")?;
+        self.events.next().await.context("the kernel closed the netlink socket")?;
         Ok(())
     }
 }
@@ -135,9 +111,5 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
         })
     };
     let is_ip = matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6);
-    if is_ip {
-        find(true).or_else(|| find(false))
-    } else {
-        None
-    }
+    if is_ip { find(true).or_else(|| find(false)) } else { None }
 }

@@ -23,11 +23,7 @@ pub async fn run(settings: &AgentSettings) -> anyhow::Result<()> {
     let status = tokio::spawn(server.serve(status::router(&settings.vips, program.counters()), pending()));
     // Last, because from here on the host answers for the VIPs.
     let added = loopback.add(&settings.vips).await?;
-    info!(
-        interfaces = settings.interfaces.join(","),
-        vips = settings.vips.len(),
-        "agent is ready"
-    );
+    info!(interfaces = settings.interfaces.join(","), vips = settings.vips.len(), "agent is ready");
     let ended = follow(&loopback, &mut program, settings).await;
     loopback.remove(&added).await;
     status.abort();

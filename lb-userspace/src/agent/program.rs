@@ -57,40 +57,27 @@ impl Program {
         }
         let local = take(&mut object, names::LOCAL_ADDRESSES)?;
         let counters = Arc::new(take(&mut object, names::REASON_COUNTERS)?);
-        let program = object
-            .program_mut(PROGRAM)
-            .context("the agent's object was built without its program")?;
-        let program: &mut SchedClassifier = program
-            .try_into()
-            .context("the agent's program is of another type")?;
+        let program =
+            object.program_mut(PROGRAM).context("the agent's object was built without its program")?;
+        let program: &mut SchedClassifier =
+            program.try_into().context("the agent's program is of another type")?;
         program.load().context("the kernel refused the agent's program")?;
         for interface in &settings.interfaces {
             attach_to(program, interface)?;
         }
-        Ok(Self {
-            _object: object,
-            local,
-            counters,
-        })
+        Ok(Self { _object: object, local, counters })
     }
 
     /// Replaces the addresses at which tunnel packets are taken.
     pub(super) fn set_local_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
         let wanted: BTreeSet<AddressBytes> = addresses.iter().map(|at| *Address::from(*at).bytes()).collect();
-        let present: BTreeSet<AddressBytes> = self
-            .local
-            .keys()
-            .collect::<Result<_, _>>()
-            .context("cannot read the agent's local addresses")?;
+        let present: BTreeSet<AddressBytes> =
+            self.local.keys().collect::<Result<_, _>>().context("cannot read the agent's local addresses")?;
         for address in wanted.difference(&present) {
-            self.local
-                .insert(address, 1, 0)
-                .context("cannot write the agent's local addresses")?;
+            self.local.insert(address, 1, 0).context("cannot write the agent's local addresses")?;
         }
         for address in present.difference(&wanted) {
-            self.local
-                .remove(address)
-                .context("cannot write the agent's local addresses")?;
+            self.local.remove(address).context("cannot write the agent's local addresses")?;
         }
         debug!(addresses = wanted.len(), "local addresses are known");
         Ok(())

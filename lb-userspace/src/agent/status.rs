@@ -40,21 +40,14 @@ struct ReasonLine {
 
 /// The paths that the agent answers. Reading changes nothing.
 pub(super) fn router(vips: &[IpAddr], counters: Arc<Counters>) -> Router {
-    let shared = Shared {
-        vips: Arc::from(vips),
-        counters,
-    };
+    let shared = Shared { vips: Arc::from(vips), counters };
     Router::new().route("/v1/status", get(status)).with_state(shared)
 }
 
 async fn status(State(shared): State<Shared>) -> Result<Json<Status>, (StatusCode, String)> {
     let lines = AgentReason::ALL.iter().map(|reason| {
         let count = sum(&shared.counters, reason.index()).context("cannot read the agent's counters")?;
-        Ok(ReasonLine {
-            reason: reason.name(),
-            verdict: reason.fate().name(),
-            count,
-        })
+        Ok(ReasonLine { reason: reason.name(), verdict: reason.fate().name(), count })
     });
     let reasons: anyhow::Result<Vec<ReasonLine>> = lines.collect();
     let reasons = reasons.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))?;

@@ -15,10 +15,10 @@ use crate::engine::Who;
 /// The process at the other end of the socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
-    uid: u32,
-    pid: Option<i32>,
+    pub(super) uid: u32,
+    pub(super) pid: Option<i32>,
     /// The user that the daemon runs as.
-    daemon_uid: u32,
+    pub(super) daemon_uid: u32,
 }
 
 /// A caller that may change things. Handlers of changes take it as an argument, and so cannot forget to ask.
@@ -28,11 +28,7 @@ pub(super) struct Operator(pub(super) Who);
 impl Peer {
     pub(super) fn of(stream: &UnixStream, daemon_uid: u32) -> std::io::Result<Self> {
         let credentials = stream.peer_cred()?;
-        Ok(Self {
-            uid: credentials.uid(),
-            pid: credentials.pid(),
-            daemon_uid,
-        })
+        Ok(Self { uid: credentials.uid(), pid: credentials.pid(), daemon_uid })
     }
 
     fn may_change(self) -> bool {
@@ -45,15 +41,11 @@ impl<S: Sync> FromRequestParts<S> for Operator {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         match parts.extensions.get::<Peer>() {
-            Some(peer) if peer.may_change() => Ok(Self(Who {
-                uid: peer.uid,
-                pid: peer.pid,
-            })),
-            Some(peer) => Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                format!("uid {} may not change anything", peer.uid),
-            )
-            .hint("run as root")),
+            Some(peer) if peer.may_change() => Ok(Self(Who { uid: peer.uid, pid: peer.pid })),
+            Some(peer) => {
+                Err(ApiError::new(StatusCode::FORBIDDEN, format!("uid {} may not change anything", peer.uid))
+                    .hint("run as root"))
+            }
             None => Err(ApiError::new(StatusCode::FORBIDDEN, "the caller is not known")),
         }
     }
@@ -65,14 +57,7 @@ mod tests {
 
     #[test]
     fn only_root_and_the_daemons_own_user_may_change() {
-        let may = |uid, daemon_uid| {
-            Peer {
-                uid,
-                pid: None,
-                daemon_uid,
-            }
-            .may_change()
-        };
+        let may = |uid, daemon_uid| Peer { uid, pid: None, daemon_uid }.may_change();
         assert!(may(0, 990));
         assert!(may(990, 990));
         assert!(!may(1000, 990));

@@ -39,16 +39,9 @@ pub enum ClientError {
     #[error("{}", reply.error)]
     Refused { status: StatusCode, reply: ErrorReply },
     #[error("the daemon on {} answered {status} with a body that this bowline does not read", socket.display())]
-    Answer {
-        socket: PathBuf,
-        status: StatusCode,
-        source: serde_json::Error,
-    },
+    Answer { socket: PathBuf, status: StatusCode, source: serde_json::Error },
     #[error("cannot make a request of {path}")]
-    Request {
-        path: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Request { path: String, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 impl ClientError {
@@ -77,9 +70,7 @@ impl ClientError {
 
 impl Client {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self {
-            socket: socket.into(),
-        }
+        Self { socket: socket.into() }
     }
 
     pub fn socket(&self) -> &Path {
@@ -100,9 +91,7 @@ impl Client {
         let exchange = self.exchange(method, path, body);
         match tokio::time::timeout(ANSWER_TIMEOUT, exchange).await {
             Ok(answer) => self.read(answer?),
-            Err(_elapsed) => Err(ClientError::Timeout {
-                socket: self.socket.clone(),
-            }),
+            Err(_elapsed) => Err(ClientError::Timeout { socket: self.socket.clone() }),
         }
     }
 
@@ -115,10 +104,7 @@ impl Client {
         let body = body
             .map(serde_json::to_vec)
             .transpose()
-            .map_err(|source| ClientError::Request {
-                path: path.to_owned(),
-                source: source.into(),
-            })?;
+            .map_err(|source| ClientError::Request { path: path.to_owned(), source: source.into() })?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -126,48 +112,28 @@ impl Client {
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|source| ClientError::Request {
-                path: path.to_owned(),
-                source: source.into(),
-            })?;
-        let transport = |source| ClientError::Transport {
-            socket: self.socket.clone(),
-            source,
-        };
+            .map_err(|source| ClientError::Request { path: path.to_owned(), source: source.into() })?;
+        let transport = |source| ClientError::Transport { socket: self.socket.clone(), source };
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(transport)?;
         let driver = tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(transport)?;
         let status = response.status();
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(transport)?
-            .to_bytes();
+        let bytes = response.into_body().collect().await.map_err(transport)?.to_bytes();
         driver.abort();
         Ok((status, bytes))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
         let socket = || self.socket.clone();
-        UnixStream::connect(&self.socket)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied => ClientError::Permission { socket: socket() },
-                _ => ClientError::Unreachable {
-                    socket: socket(),
-                    source,
-                },
-            })
+        UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Permission { socket: socket() },
+            _ => ClientError::Unreachable { socket: socket(), source },
+        })
     }
 
     fn read<T: DeserializeOwned>(&self, (status, body): (StatusCode, Bytes)) -> Result<T, ClientError> {
-        let unreadable = |source| ClientError::Answer {
-            socket: self.socket.clone(),
-            status,
-            source,
-        };
+        let unreadable = |source| ClientError::Answer { socket: self.socket.clone(), status, source };
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(unreadable);
         }

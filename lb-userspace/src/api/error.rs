@@ -19,13 +19,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self {
-            status,
-            body: ErrorReply {
-                error: error.into(),
-                hint: None,
-            },
-        }
+        Self { status, body: ErrorReply { error: error.into(), hint: None } }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -60,13 +54,7 @@ impl From<Refusal> for ApiError {
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         let hint = refusal.hint();
-        Self {
-            status,
-            body: ErrorReply {
-                error: refusal.to_string(),
-                hint,
-            },
-        }
+        Self { status, body: ErrorReply { error: refusal.to_string(), hint } }
     }
 }
 
@@ -80,10 +68,7 @@ impl From<ApplyError> for ApiError {
             ApplyError::Refused(refusal) => refusal.into(),
             failure => Self {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
-                body: ErrorReply {
-                    error: chain(&failure),
-                    hint,
-                },
+                body: ErrorReply { error: chain(&failure), hint },
             },
         }
     }
@@ -91,14 +76,8 @@ impl From<ApplyError> for ApiError {
 
 impl From<DataplaneError> for ApiError {
     fn from(error: DataplaneError) -> Self {
-        let body = ErrorReply {
-            error: chain(&error),
-            hint: error.hint,
-        };
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            body,
-        }
+        let body = ErrorReply { error: chain(&error), hint: error.hint };
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, body }
     }
 }
 

@@ -51,10 +51,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/config", get(config))
         .route("/v1/pools/{pool}/table", get(table))
         .route("/v1/pools/{pool}/backends", post(add_backend))
-        .route(
-            "/v1/pools/{pool}/backends/{address}",
-            patch(patch_backend).delete(remove_backend),
-        )
+        .route("/v1/pools/{pool}/backends/{address}", patch(patch_backend).delete(remove_backend))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -65,11 +62,7 @@ impl Context {
     /// Sends a command and waits for its reply.
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .ok()
-            .ok_or_else(ApiError::stopping)?;
+        self.commands.send(command(reply)).await.ok().ok_or_else(ApiError::stopping)?;
         answer.await.ok().ok_or_else(ApiError::stopping)
     }
 
@@ -103,23 +96,14 @@ async fn status(State(context): State<Context>) -> Answer<StatusReply> {
     let problems = status.problems();
     let snapshot = &status.snapshot;
     let mut backends = BackendSummary::default();
-    for backend in snapshot
-        .model
-        .pools()
-        .values()
-        .flat_map(|pool| pool.backends.values())
-    {
+    for backend in snapshot.model.pools().values().flat_map(|pool| pool.backends.values()) {
         backends.total += 1;
         match backend.admin {
             AdminState::Ready => backends.ready += 1,
             AdminState::Drain => backends.drain += 1,
             AdminState::Maint => backends.maint += 1,
         }
-        if snapshot
-            .paths
-            .get(&backend.address)
-            .is_some_and(crate::engine::paths::PathState::is_up)
-        {
+        if snapshot.paths.get(&backend.address).is_some_and(crate::engine::paths::PathState::is_up) {
             backends.reachable += 1;
         }
     }
@@ -142,18 +126,12 @@ async fn status(State(context): State<Context>) -> Answer<StatusReply> {
 async fn vips(State(context): State<Context>) -> Answer<Vec<VipReply>> {
     let (snapshot, counters) = (context.snapshot().await?, context.counters().await?);
     let list = snapshot.model.vips().values();
-    Ok(Json(
-        list.map(|vip| vip_reply(&snapshot, &counters, vip)).collect(),
-    ))
+    Ok(Json(list.map(|vip| vip_reply(&snapshot, &counters, vip)).collect()))
 }
 
 async fn vip(State(context): State<Context>, name: PathOf<String>) -> Answer<VipReply> {
     let (snapshot, counters) = (context.snapshot().await?, context.counters().await?);
-    Ok(Json(vip_reply(
-        &snapshot,
-        &counters,
-        snapshot.model.vip(&name?.0)?,
-    )))
+    Ok(Json(vip_reply(&snapshot, &counters, snapshot.model.vip(&name?.0)?)))
 }
 
 async fn add_vip(
@@ -162,10 +140,7 @@ async fn add_vip(
     body: Body<AddVip>,
 ) -> Result<(StatusCode, Json<ChangeReply>), ApiError> {
     let vip = body?.0.into();
-    Ok((
-        StatusCode::CREATED,
-        context.change(operator, Change::AddVip { vip }).await?,
-    ))
+    Ok((StatusCode::CREATED, context.change(operator, Change::AddVip { vip }).await?))
 }
 
 async fn remove_vip(
@@ -173,18 +148,14 @@ async fn remove_vip(
     operator: Operator,
     name: PathOf<String>,
 ) -> Answer<ChangeReply> {
-    context
-        .change(operator, Change::RemoveVip { name: name?.0 })
-        .await
+    context.change(operator, Change::RemoveVip { name: name?.0 }).await
 }
 
 async fn backends(State(context): State<Context>) -> Answer<Vec<BackendReply>> {
     let (snapshot, counters) = (context.snapshot().await?, context.counters().await?);
     let list = snapshot.model.pools().values().flat_map(|pool| {
-        let replies = pool
-            .backends
-            .values()
-            .map(|backend| backend_reply(&snapshot, &counters, pool, backend));
+        let replies =
+            pool.backends.values().map(|backend| backend_reply(&snapshot, &counters, pool, backend));
         replies.collect::<Vec<_>>()
     });
     Ok(Json(list.collect()))
@@ -213,10 +184,7 @@ async fn add_backend(
     pool: PathOf<String>,
     body: Body<AddBackend>,
 ) -> Result<(StatusCode, Json<ChangeReply>), ApiError> {
-    let change = Change::AddBackend {
-        pool: pool?.0,
-        backend: body?.0.into(),
-    };
+    let change = Change::AddBackend { pool: pool?.0, backend: body?.0.into() };
     Ok((StatusCode::CREATED, context.change(operator, change).await?))
 }
 
@@ -228,18 +196,8 @@ async fn patch_backend(
 ) -> Answer<ChangeReply> {
     let (pool, address) = place?.0;
     let change = match body?.0 {
-        PatchBackend {
-            weight: Some(weight),
-            state: None,
-        } => Change::SetWeight {
-            pool,
-            address,
-            weight,
-        },
-        PatchBackend {
-            weight: None,
-            state: Some(state),
-        } => Change::SetAdmin { pool, address, state },
+        PatchBackend { weight: Some(weight), state: None } => Change::SetWeight { pool, address, weight },
+        PatchBackend { weight: None, state: Some(state) } => Change::SetAdmin { pool, address, state },
         _ => {
             let error = "change weight or state, one at a time";
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error)
@@ -255,9 +213,7 @@ async fn remove_backend(
     place: PathOf<(String, IpAddr)>,
 ) -> Answer<ChangeReply> {
     let (pool, address) = place?.0;
-    context
-        .change(operator, Change::RemoveBackend { pool, address })
-        .await
+    context.change(operator, Change::RemoveBackend { pool, address }).await
 }
 
 async fn stats(State(context): State<Context>) -> Answer<StatsReply> {
@@ -267,17 +223,11 @@ async fn stats(State(context): State<Context>) -> Answer<StatsReply> {
         verdict: one.verdict,
         count: one.count,
     });
-    let backends = counters
-        .backends
-        .into_iter()
-        .map(|((pool, address), count)| BackendCount { pool, address, count });
+    let backends =
+        counters.backends.into_iter().map(|((pool, address), count)| BackendCount { pool, address, count });
     Ok(Json(StatsReply {
         reasons: reasons.collect(),
-        vips: counters
-            .vips
-            .into_iter()
-            .map(|(vip, count)| VipCount { vip, count })
-            .collect(),
+        vips: counters.vips.into_iter().map(|(vip, count)| VipCount { vip, count }).collect(),
         backends: backends.collect(),
     }))
 }
@@ -286,12 +236,7 @@ async fn table(State(context): State<Context>, pool: PathOf<String>) -> Answer<T
     let Path(pool) = pool?;
     context.snapshot().await?.model.pool(&pool)?;
     let view = context.ask(|reply| Command::Table(pool.clone(), reply)).await?;
-    let none = || {
-        ApiError::new(
-            StatusCode::NOT_FOUND,
-            format!("pool {pool} has no published table"),
-        )
-    };
+    let none = || ApiError::new(StatusCode::NOT_FOUND, format!("pool {pool} has no published table"));
     Ok(Json(view.ok_or_else(none)?.into()))
 }
 
@@ -316,12 +261,7 @@ async fn no_such_method() -> ApiError {
 
 fn vip_reply(snapshot: &Snapshot, counters: &Counters, vip: &Vip) -> VipReply {
     let pool = snapshot.model.pools().get(&vip.pool);
-    let ready = |pool: &Pool| {
-        pool.backends
-            .values()
-            .filter(|one| one.admin == AdminState::Ready)
-            .count()
-    };
+    let ready = |pool: &Pool| pool.backends.values().filter(|one| one.admin == AdminState::Ready).count();
     let Count { packets, bytes } = counters.vips.get(&vip.name).copied().unwrap_or_default();
     VipReply {
         vip: vip.clone(),

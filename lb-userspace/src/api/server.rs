@@ -42,23 +42,13 @@ pub enum BindError {
     #[error("{} is in the way: it is not a socket; move it, or choose another `socket`", path.display())]
     NotASocket { path: PathBuf },
     #[error("cannot {operation} {}", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl Server {
     /// Takes the socket. The file of a daemon that died is replaced; a living daemon is an error.
     pub async fn bind(path: &Path) -> Result<Self, BindError> {
-        let failed = |operation| {
-            move |source| BindError::Io {
-                operation,
-                path: path.to_owned(),
-                source,
-            }
-        };
+        let failed = |operation| move |source| BindError::Io { operation, path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(failed("create the directory of the socket"))?;
         }
@@ -66,14 +56,9 @@ impl Server {
         let listener = StdListener::bind(path).map_err(failed("listen on the socket"))?;
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
             .map_err(failed("set the mode of"))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(failed("prepare the socket"))?;
+        listener.set_nonblocking(true).map_err(failed("prepare the socket"))?;
         let listener = UnixListener::from_std(listener).map_err(failed("watch the socket"))?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        Ok(Self { listener, path: path.to_owned() })
     }
 
     /// Serves `router` until `stop` is ready. A request that is under way then is not waited for.
@@ -137,29 +122,20 @@ async fn converse(stream: UnixStream, router: Router, daemon_uid: u32) {
 }
 
 async fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let io = |operation, source| BindError::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    };
+    let io = |operation, source| BindError::Io { operation, path: path.to_owned(), source };
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io("look at the socket", error)),
     };
     if !kind.is_socket() {
-        return Err(BindError::NotASocket {
-            path: path.to_owned(),
-        });
+        return Err(BindError::NotASocket { path: path.to_owned() });
     }
     match UnixStream::connect(path).await {
         Ok(stream) => {
             // Credentials of a listener are those of the process that called listen(2).
             let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
-            Err(BindError::InUse {
-                path: path.to_owned(),
-                pid,
-            })
+            Err(BindError::InUse { path: path.to_owned(), pid })
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|error| io("remove the left-over socket", error))

@@ -6,12 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use hyper::{Method, StatusCode};
+use axum::Extension;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::service::Service as _;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::auth::Peer;
 use super::client::{Client, ClientError, segment};
 use super::routes::{Context, router};
 use super::server::{BindError, Server};
@@ -55,6 +61,7 @@ pool = "web"
 struct Daemon {
     directory: TempDir,
     client: Client,
+    context: Context,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -81,13 +88,8 @@ impl Daemon {
             started: Instant::now(),
         };
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(server.serve(router(context), async { drop(stopped.await) }));
-        Self {
-            directory,
-            client: Client::new(socket),
-            stop,
-            served,
-        }
+        let served = tokio::spawn(server.serve(router(context.clone()), async { drop(stopped.await) }));
+        Self { directory, client: Client::new(socket), context, stop, served }
     }
 
     fn socket(&self) -> &Path {
@@ -102,10 +104,7 @@ impl Daemon {
     }
 
     async fn change(&self, method: Method, path: &str, body: Value) -> ChangeReply {
-        self.client
-            .send(method, path, Some(&body))
-            .await
-            .expect("changes")
+        self.client.send(method, path, Some(&body)).await.expect("changes")
     }
 }
 
@@ -115,13 +114,7 @@ async fn every_read_answers() {
     let status: StatusReply = daemon.client.get("/v1/status").await.expect("a status");
     assert_eq!((status.pools, status.vips, status.backends.total), (2, 1, 3));
     assert_eq!(status.pid, std::process::id());
-    assert!(
-        !status.healthy
-            && status
-                .problems
-                .iter()
-                .any(|problem| problem.contains("10.8.12.2"))
-    );
+    assert!(!status.healthy && status.problems.iter().any(|problem| problem.contains("10.8.12.2")));
     let vips: Vec<VipReply> = daemon.client.get("/v1/vips").await.expect("VIPs");
     assert_eq!((vips[0].vip.name.as_str(), vips[0].ready_backends), ("web4", 2));
     let vip: VipReply = daemon.client.get("/v1/vips/web4").await.expect("a VIP");
@@ -132,10 +125,7 @@ async fn every_read_answers() {
     assert!(stats["reasons"].is_array() && stats["vips"].is_array());
     let table: TableReply = daemon.client.get("/v1/pools/web/table").await.expect("a table");
     assert_eq!(table.backends.iter().map(|row| row.rows).sum::<u32>(), 4096);
-    assert!(
-        table.backends.iter().all(|row| row.deviation.abs() < 0.1),
-        "{table:?}"
-    );
+    assert!(table.backends.iter().all(|row| row.deviation.abs() < 0.1), "{table:?}");
     let config: ConfigReply = daemon.client.get("/v1/config").await.expect("a configuration");
     check(&config.toml, Path::new("shown.toml")).expect("it reads back");
 }
@@ -144,49 +134,17 @@ async fn every_read_answers() {
 async fn backends_and_vips_are_added_changed_and_removed() {
     let daemon = Daemon::start().await;
     let added = daemon
-        .change(
-            Method::POST,
-            "/v1/pools/web/backends",
-            json!({"address": "10.8.13.2", "weight": 4}),
-        )
+        .change(Method::POST, "/v1/pools/web/backends", json!({"address": "10.8.13.2", "weight": 4}))
         .await;
-    assert!(
-        added.changed && added.tables.len() == 1 && added.tables[0].pool == "web",
-        "{added:?}"
-    );
-    let drained = daemon
-        .change(
-            Method::PATCH,
-            "/v1/pools/web/backends/10.8.13.2",
-            json!({"state": "drain"}),
-        )
-        .await;
-    assert_eq!(
-        (drained.before.as_deref(), drained.tables.len()),
-        (Some("ready"), 0)
-    );
-    daemon
-        .change(
-            Method::PATCH,
-            "/v1/pools/web/backends/10.8.13.2",
-            json!({"weight": 9}),
-        )
-        .await;
-    let backend: Value = daemon
-        .client
-        .get("/v1/backends/10.8.13.2")
-        .await
-        .expect("a backend");
-    assert_eq!(
-        (&backend["weight"], &backend["state"]),
-        (&json!(9), &json!("drain"))
-    );
-    daemon
-        .change(Method::DELETE, "/v1/pools/web/backends/10.8.13.2", json!(null))
-        .await;
-    let (status, ..) = daemon
-        .refusal(Method::GET, "/v1/backends/10.8.13.2", json!(null))
-        .await;
+    assert!(added.changed && added.tables.len() == 1 && added.tables[0].pool == "web", "{added:?}");
+    let drained =
+        daemon.change(Method::PATCH, "/v1/pools/web/backends/10.8.13.2", json!({"state": "drain"})).await;
+    assert_eq!((drained.before.as_deref(), drained.tables.len()), (Some("ready"), 0));
+    daemon.change(Method::PATCH, "/v1/pools/web/backends/10.8.13.2", json!({"weight": 9})).await;
+    let backend: Value = daemon.client.get("/v1/backends/10.8.13.2").await.expect("a backend");
+    assert_eq!((&backend["weight"], &backend["state"]), (&json!(9), &json!("drain")));
+    daemon.change(Method::DELETE, "/v1/pools/web/backends/10.8.13.2", json!(null)).await;
+    let (status, ..) = daemon.refusal(Method::GET, "/v1/backends/10.8.13.2", json!(null)).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 
     let vip = json!({"name": "v6", "address": "2001:db8::1", "protocol": "udp", "port": 53, "pool": "dns"});
@@ -201,13 +159,7 @@ async fn backends_and_vips_are_added_changed_and_removed() {
 #[tokio::test]
 async fn a_change_is_on_disk_before_it_is_acknowledged() {
     let daemon = Daemon::start().await;
-    daemon
-        .change(
-            Method::PATCH,
-            "/v1/pools/web/backends/10.8.11.2",
-            json!({"weight": 9}),
-        )
-        .await;
+    daemon.change(Method::PATCH, "/v1/pools/web/backends/10.8.11.2", json!({"weight": 9})).await;
     let stored = fs::read_to_string(daemon.directory.path().join("state/changes.json")).expect("a file");
     let stored: Value = serde_json::from_str(&stored).expect("JSON");
     assert_eq!(stored["version"], 1);
@@ -218,43 +170,24 @@ async fn a_change_is_on_disk_before_it_is_acknowledged() {
 #[tokio::test]
 async fn refusals_have_a_status_a_reason_and_a_hint() {
     let daemon = Daemon::start().await;
-    let (status, error, hint) = daemon
-        .refusal(Method::GET, "/v1/backends/10.8.12.2", json!(null))
-        .await;
+    let (status, error, hint) = daemon.refusal(Method::GET, "/v1/backends/10.8.12.2", json!(null)).await;
     assert_eq!(status, StatusCode::CONFLICT);
-    assert!(
-        error.contains("dns, web") && hint.is_some_and(|hint| hint.contains("--pool")),
-        "{error}"
-    );
+    assert!(error.contains("dns, web") && hint.is_some_and(|hint| hint.contains("--pool")), "{error}");
     let (status, error, _) = daemon.refusal(Method::GET, "/v1/vips/nope", json!(null)).await;
-    assert!(
-        status == StatusCode::NOT_FOUND && error.contains("no VIP nope"),
-        "{error}"
-    );
+    assert!(status == StatusCode::NOT_FOUND && error.contains("no VIP nope"), "{error}");
     let both = json!({"weight": 1, "state": "ready"});
-    let (status, ..) = daemon
-        .refusal(Method::PATCH, "/v1/pools/web/backends/10.8.11.2", both)
-        .await;
+    let (status, ..) = daemon.refusal(Method::PATCH, "/v1/pools/web/backends/10.8.11.2", both).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
     let unknown = json!({"address": "10.8.13.2", "wieght": 1});
-    let (status, error, _) = daemon
-        .refusal(Method::POST, "/v1/pools/web/backends", unknown)
-        .await;
+    let (status, error, _) = daemon.refusal(Method::POST, "/v1/pools/web/backends", unknown).await;
     assert!(status.is_client_error() && error.contains("wieght"), "{error}");
-    let (status, ..) = daemon
-        .refusal(Method::GET, "/v1/backends/nonsense", json!(null))
-        .await;
+    let (status, ..) = daemon.refusal(Method::GET, "/v1/backends/nonsense", json!(null)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, error, _) = daemon.refusal(Method::GET, "/v2/status", json!(null)).await;
-    assert!(
-        status == StatusCode::NOT_FOUND && error.contains("/v2/status"),
-        "{error}"
-    );
+    assert!(status == StatusCode::NOT_FOUND && error.contains("/v2/status"), "{error}");
     let (status, ..) = daemon.refusal(Method::DELETE, "/v1/status", json!(null)).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
-    let (status, ..) = daemon
-        .refusal(Method::DELETE, "/v1/pools/dns/backends/10.8.12.2", json!(null))
-        .await;
+    let (status, ..) = daemon.refusal(Method::DELETE, "/v1/pools/dns/backends/10.8.12.2", json!(null)).await;
     assert_eq!(status, StatusCode::CONFLICT);
 }
 
@@ -279,6 +212,33 @@ async fn a_get_never_changes() {
 }
 
 #[tokio::test]
+async fn a_stranger_may_read_but_not_change() {
+    let daemon = Daemon::start().await;
+    let router = router(daemon.context.clone());
+    let ask = async |uid: u32, method: Method, path: &str, body: &'static str| {
+        let peer = Peer { uid, pid: None, daemon_uid: 990 };
+        let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.body(Full::<Bytes>::from(body)).expect("a request");
+        service.call(request).await.expect("an answer").status()
+    };
+    let weight = r#"{"weight": 9}"#;
+    let backend = "/v1/pools/web/backends/10.8.11.2";
+    let changes = [
+        (Method::POST, "/v1/vips"),
+        (Method::DELETE, "/v1/vips/web4"),
+        (Method::POST, "/v1/pools/web/backends"),
+        (Method::PATCH, backend),
+        (Method::DELETE, backend),
+    ];
+    for (method, path) in changes {
+        assert_eq!(ask(1000, method, path, weight).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(ask(1000, Method::GET, "/v1/backends/10.8.11.2", "").await, StatusCode::OK);
+    assert_eq!(ask(990, Method::PATCH, backend, weight).await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
     let daemon = Daemon::start().await;
     let metadata = fs::metadata(daemon.socket()).expect("the socket is there");
@@ -294,15 +254,8 @@ async fn the_socket_is_for_owner_and_group_and_goes_with_the_server() {
 async fn a_second_server_is_refused_and_told_who_is_there() {
     let daemon = Daemon::start().await;
     let error = Server::bind(daemon.socket()).await.expect_err("in use");
-    assert!(
-        error.to_string().contains(&format!("pid {}", std::process::id())),
-        "{error}"
-    );
-    daemon
-        .client
-        .get::<StatusReply>("/v1/status")
-        .await
-        .expect("the first still answers");
+    assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+    daemon.client.get::<StatusReply>("/v1/status").await.expect("the first still answers");
 }
 
 #[tokio::test]
@@ -323,14 +276,8 @@ async fn the_socket_of_a_dead_daemon_is_replaced_but_a_file_is_not() {
 async fn no_daemon_is_a_typed_error_that_names_the_socket() {
     let directory = tempfile::tempdir().expect("a directory");
     let client = Client::new(directory.path().join("none.sock"));
-    let error = client
-        .get::<StatusReply>("/v1/status")
-        .await
-        .expect_err("nobody there");
-    assert!(
-        error.is_unreachable() && error.to_string().contains("none.sock"),
-        "{error}"
-    );
+    let error = client.get::<StatusReply>("/v1/status").await.expect_err("nobody there");
+    assert!(error.is_unreachable() && error.to_string().contains("none.sock"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -339,9 +286,7 @@ async fn a_client_that_says_nothing_is_hung_up_on() {
     let socket = daemon.socket().to_owned();
     let silent = thread::spawn(move || {
         let mut stream = StdStream::connect(socket).expect("connects");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a timeout");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.write_all(b"GET /v1/status HT").expect("writes");
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).map(|_| ())

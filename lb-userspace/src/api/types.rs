@@ -216,38 +216,14 @@ fn one() -> u16 {
 }
 
 impl From<AddVip> for Vip {
-    fn from(
-        AddVip {
-            name,
-            address,
-            protocol,
-            port,
-            pool,
-        }: AddVip,
-    ) -> Self {
-        Self {
-            name,
-            address,
-            protocol,
-            port,
-            pool,
-        }
+    fn from(AddVip { name, address, protocol, port, pool }: AddVip) -> Self {
+        Self { name, address, protocol, port, pool }
     }
 }
 
 impl From<AddBackend> for Backend {
-    fn from(
-        AddBackend {
-            address,
-            weight,
-            state,
-        }: AddBackend,
-    ) -> Self {
-        Self {
-            address,
-            weight,
-            admin: state,
-        }
+    fn from(AddBackend { address, weight, state }: AddBackend) -> Self {
+        Self { address, weight, admin: state }
     }
 }
 
@@ -255,9 +231,7 @@ impl From<Option<&PathState>> for NextHopReply {
     fn from(state: Option<&PathState>) -> Self {
         match state {
             None => Self::Unknown,
-            Some(PathState::Down { reason }) => Self::Down {
-                reason: reason.clone(),
-            },
+            Some(PathState::Down { reason }) => Self::Down { reason: reason.clone() },
             Some(PathState::Up(path)) => Self::Up {
                 interface: path.interface.clone(),
                 address: path.next_hop,

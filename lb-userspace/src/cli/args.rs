@@ -11,6 +11,7 @@ use crate::model::Endpoint;
 
 /// Layer-4 load balancer on XDP: daemon, backend agent and control.
 #[derive(Debug, Parser)]
+#[command(name = "bowline", version, infer_subcommands = true, after_help = EXIT_CODES)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) global: Global,
@@ -31,7 +32,8 @@ pub(super) struct Global {
     #[arg(short, long, global = true, conflicts_with = "output")]
     json: bool,
     /// Socket of the daemon
-    #[arg(long, global = true, env = "BOWLINE_SOCKET", hide_env_values = true, value_name = "PATH", default_value = SOCKET)]
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET)]
+    #[arg(env = "BOWLINE_SOCKET", hide_env_values = true)]
     pub(super) socket: PathBuf,
     /// When to colour
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]

@@ -17,35 +17,17 @@ pub(super) async fn act(verb: Option<BackendVerb>, client: &Client, output: Outp
             output.show(&backend, show_text)?;
             return Ok(End::Done);
         }
-        BackendVerb::Add {
-            address,
-            pool,
-            weight,
-        } => {
-            let body = AddBackend {
-                address,
-                weight,
-                state: AdminState::Ready,
-            };
+        BackendVerb::Add { address, pool, weight } => {
+            let body = AddBackend { address, weight, state: AdminState::Ready };
             let path = format!("/v1/pools/{}/backends", segment(pool));
-            client
-                .send::<ChangeReply>(Method::POST, &path, Some(&body))
-                .await?
+            client.send::<ChangeReply>(Method::POST, &path, Some(&body)).await?
         }
         BackendVerb::Remove(member) => {
             let path = path(&find(&member, client).await?);
             client.send(Method::DELETE, &path, None::<&()>).await?
         }
         BackendVerb::Weight { member, weight } => {
-            patch(
-                &member,
-                &PatchBackend {
-                    weight: Some(weight),
-                    state: None,
-                },
-                client,
-            )
-            .await?
+            patch(&member, &PatchBackend { weight: Some(weight), state: None }, client).await?
         }
         BackendVerb::Drain(member) => set_state(&member, AdminState::Drain, client).await?,
         BackendVerb::Ready(member) => set_state(&member, AdminState::Ready, client).await?,
@@ -64,25 +46,12 @@ async fn list(pool: Option<&str>, client: &Client, output: Output) -> Outcome {
 
 /// The backend that the address means, which tells its pool; a refusal where several pools have it.
 async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
-    let query = member
-        .pool
-        .as_ref()
-        .map_or_else(String::new, |pool| format!("?pool={}", segment(pool)));
-    Ok(client
-        .get(&format!("/v1/backends/{}{query}", member.address))
-        .await?)
+    let query = member.pool.as_ref().map_or_else(String::new, |pool| format!("?pool={}", segment(pool)));
+    Ok(client.get(&format!("/v1/backends/{}{query}", member.address)).await?)
 }
 
 async fn set_state(member: &Member, state: AdminState, client: &Client) -> Result<ChangeReply, Failure> {
-    patch(
-        member,
-        &PatchBackend {
-            weight: None,
-            state: Some(state),
-        },
-        client,
-    )
-    .await
+    patch(member, &PatchBackend { weight: None, state: Some(state) }, client).await
 }
 
 async fn patch(member: &Member, body: &PatchBackend, client: &Client) -> Result<ChangeReply, Failure> {
@@ -91,11 +60,7 @@ async fn patch(member: &Member, body: &PatchBackend, client: &Client) -> Result<
 }
 
 fn path(backend: &BackendReply) -> String {
-    format!(
-        "/v1/pools/{}/backends/{}",
-        segment(&backend.pool),
-        backend.address
-    )
+    format!("/v1/pools/{}/backends/{}", segment(&backend.pool), backend.address)
 }
 
 fn list_text(backends: &[BackendReply], wide: bool) -> String {
@@ -108,11 +73,7 @@ fn list_text(backends: &[BackendReply], wide: bool) -> String {
     ];
     if wide {
         columns.extend([Column::Text("MAC"), Column::Number("MTU")]);
-        columns.extend([
-            Column::Text("SOURCE"),
-            Column::Number("PACKETS"),
-            Column::Number("BYTES"),
-        ]);
+        columns.extend([Column::Text("SOURCE"), Column::Number("PACKETS"), Column::Number("BYTES")]);
     }
     let rows = backends.iter().map(|backend| {
         let mut row = vec![
@@ -138,9 +99,7 @@ fn list_text(backends: &[BackendReply], wide: bool) -> String {
 
 fn next_hop_text(next_hop: &NextHopReply) -> String {
     match next_hop {
-        NextHopReply::Up {
-            interface, address, ..
-        } => format!("{address} dev {interface}"),
+        NextHopReply::Up { interface, address, .. } => format!("{address} dev {interface}"),
         NextHopReply::Down { reason } => format!("none: {reason}"),
         NextHopReply::Unknown => "not known yet".to_owned(),
     }
@@ -155,11 +114,7 @@ fn show_text(backend: &BackendReply) -> String {
         ("next hop", next_hop_text(&backend.next_hop)),
     ];
     if let NextHopReply::Up { mac, mtu, source, .. } = &backend.next_hop {
-        list.extend([
-            ("mac", mac.clone()),
-            ("mtu", mtu.to_string()),
-            ("source", source.to_string()),
-        ]);
+        list.extend([("mac", mac.clone()), ("mtu", mtu.to_string()), ("source", source.to_string())]);
     }
     list.push(("packets", backend.packets.to_string()));
     list.push(("bytes", format!("{} ({})", backend.bytes, bytes(backend.bytes))));

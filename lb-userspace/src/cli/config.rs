@@ -26,10 +26,7 @@ struct CheckError {
 }
 
 pub(super) fn check(file: &Path, output: Output) -> Outcome {
-    let reply = |errors| CheckReply {
-        file: file.display().to_string(),
-        errors,
-    };
+    let reply = |errors| CheckReply { file: file.display().to_string(), errors };
     match load(file) {
         Ok(config) => {
             output.confirm(&reply(Vec::new()), |_| summary(file, &config))?;
@@ -54,27 +51,11 @@ fn summary(file: &Path, config: &Config) -> String {
     let (pools, vips) = (config.model.pools(), config.model.vips());
     let backends: usize = pools.values().map(|pool| pool.backends.len()).sum();
     let file = file.display();
-    format!(
-        "{file}: no errors ({} pools, {backends} backends, {} VIPs)\n",
-        pools.len(),
-        vips.len()
-    )
+    format!("{file}: no errors ({} pools, {backends} backends, {} VIPs)\n", pools.len(), vips.len())
 }
 
 impl From<Problem> for CheckError {
-    fn from(
-        Problem {
-            line,
-            column,
-            message,
-            hint,
-        }: Problem,
-    ) -> Self {
-        Self {
-            line,
-            column,
-            message,
-            hint,
-        }
+    fn from(Problem { line, column, message, hint }: Problem) -> Self {
+        Self { line, column, message, hint }
     }
 }

@@ -81,9 +81,7 @@ fn dispatch(command: Command, global: &Global, output: Output) -> Outcome {
             start_log(global);
             run_agent(&file.config)
         }
-        Command::Config {
-            verb: args::ConfigVerb::Check { file },
-        } => config::check(&file, output),
+        Command::Config { verb: args::ConfigVerb::Check { file } } => config::check(&file, output),
         control => {
             let client = Client::new(&global.socket);
             block_on(Runtime::Single, ask(control, &client, output))?
@@ -147,11 +145,7 @@ fn start_log(global: &Global) {
         ColorChoice::Always | ColorChoice::AlwaysAnsi => true,
         ColorChoice::Auto => anstream::AutoStream::choice(&io::stderr()) != ColorChoice::Never,
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(ansi)
-        .with_writer(io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
 }
 
 fn complain(output: Output, failure: &Failure) -> io::Result<()> {
@@ -180,9 +174,9 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Client(error) => error.hint(),
-            Self::Daemon(error) => error
-                .downcast_ref::<DataplaneError>()
-                .and_then(|error| error.hint.clone()),
+            Self::Daemon(error) => {
+                error.downcast_ref::<DataplaneError>().and_then(|error| error.hint.clone())
+            }
             _ => None,
         }
     }
@@ -205,16 +199,10 @@ fn change_text(reply: &ChangeReply) -> String {
     if !reply.changed {
         return format!("{} (it was so already)\n", reply.summary);
     }
-    let before = reply
-        .before
-        .as_ref()
-        .map_or_else(String::new, |before| format!(" (was {before})"));
+    let before = reply.before.as_ref().map_or_else(String::new, |before| format!(" (was {before})"));
     let moved = reply.tables.iter().map(|table| {
         let percent = 100.0 * f64::from(table.moved_rows) / f64::from(table.rows.max(1));
-        format!(
-            "pool {}: {} of {} rows moved ({percent:.1} %)\n",
-            table.pool, table.moved_rows, table.rows
-        )
+        format!("pool {}: {} of {} rows moved ({percent:.1} %)\n", table.pool, table.moved_rows, table.rows)
     });
     format!("{}{before}\n{}", reply.summary, moved.collect::<String>())
 }

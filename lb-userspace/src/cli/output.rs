@@ -108,9 +108,7 @@ pub(super) fn bad(text: &str) -> String {
 /// Aligned columns without borders, one line per row, and a line end after the last.
 pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| match column {
         Column::Text(name) | Column::Number(name) => *name,
     }));
@@ -121,18 +119,13 @@ pub(super) fn table(columns: &[Column], rows: impl IntoIterator<Item = Vec<Strin
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect()
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
 /// `name  value` lines with the values aligned.
 pub(super) fn fields(list: &[(&str, String)]) -> String {
     let width = list.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    list.iter()
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
-        .collect()
+    list.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
 }
 
 /// Bytes for people: `1.5 MiB`.

@@ -14,23 +14,13 @@ pub(super) async fn show(client: &Client, output: Output) -> Outcome {
 }
 
 fn text(status: &StatusReply, wide: bool) -> String {
-    let state = if status.healthy {
-        good("healthy")
-    } else {
-        bad("degraded")
-    };
+    let state = if status.healthy { good("healthy") } else { bad("degraded") };
     let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
     let backends = &status.backends;
     let mut list = vec![
         ("status", state),
-        (
-            "daemon",
-            format!("bowline {}, pid {}, up {uptime}", status.version, status.pid),
-        ),
-        (
-            "config",
-            format!("{}, {} stored changes", status.config_file, status.stored_changes),
-        ),
+        ("daemon", format!("bowline {}, pid {}, up {uptime}", status.version, status.pid)),
+        ("config", format!("{}, {} stored changes", status.config_file, status.stored_changes)),
         ("interfaces", interfaces(status, wide)),
         ("pools", status.pools.to_string()),
         ("vips", status.vips.to_string()),
@@ -41,20 +31,12 @@ fn text(status: &StatusReply, wide: bool) -> String {
                 backends.total, backends.ready, backends.drain, backends.maint
             ),
         ),
-        (
-            "next hops",
-            format!("{} of {} backends reachable", backends.reachable, backends.total),
-        ),
+        ("next hops", format!("{} of {} backends reachable", backends.reachable, backends.total)),
         ("memory", bytes(status.memory.iter().map(|map| map.bytes).sum())),
     ];
     if wide {
         let maps = status.memory.iter();
-        list.extend(maps.map(|map| {
-            (
-                "",
-                format!("{}: {} = {}", map.name, map.formula, bytes(map.bytes)),
-            )
-        }));
+        list.extend(maps.map(|map| ("", format!("{}: {} = {}", map.name, map.formula, bytes(map.bytes)))));
     }
     list.extend(status.problems.iter().map(|problem| ("problem", problem.clone())));
     fields(&list)

@@ -19,23 +19,8 @@ pub(super) async fn act(verb: Option<VipVerb>, client: &Client, output: Output) 
             let vip: VipReply = client.get(&path(&name)).await?;
             output.show(&vip, show_text)?;
         }
-        VipVerb::Add {
-            name,
-            endpoint:
-                Endpoint {
-                    address,
-                    protocol,
-                    port,
-                },
-            pool,
-        } => {
-            let body = AddVip {
-                name,
-                address,
-                protocol,
-                port,
-                pool,
-            };
+        VipVerb::Add { name, endpoint: Endpoint { address, protocol, port }, pool } => {
+            let body = AddVip { name, address, protocol, port, pool };
             let reply: ChangeReply = client.send(Method::POST, "/v1/vips", Some(&body)).await?;
             output.confirm(&reply, change_text)?;
         }
@@ -52,12 +37,8 @@ fn path(name: &str) -> String {
 }
 
 fn list_text(vips: &[VipReply], wide: bool) -> String {
-    let mut columns = vec![
-        Column::Text("NAME"),
-        Column::Text("VIP"),
-        Column::Text("POOL"),
-        Column::Number("READY"),
-    ];
+    let mut columns =
+        vec![Column::Text("NAME"), Column::Text("VIP"), Column::Text("POOL"), Column::Number("READY")];
     if wide {
         columns.extend([Column::Number("PACKETS"), Column::Number("BYTES")]);
     }
@@ -81,10 +62,7 @@ fn show_text(reply: &VipReply) -> String {
         ("name", reply.vip.name.clone()),
         ("vip", reply.vip.endpoint().to_string()),
         ("pool", reply.vip.pool.clone()),
-        (
-            "ready",
-            format!("{} of {} backends", reply.ready_backends, reply.backends),
-        ),
+        ("ready", format!("{} of {} backends", reply.ready_backends, reply.backends)),
         ("packets", reply.packets.to_string()),
         ("bytes", format!("{} ({})", reply.bytes, bytes(reply.bytes))),
     ])

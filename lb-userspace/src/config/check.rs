@@ -33,11 +33,7 @@ pub fn check(text: &str, file: &Path) -> Result<Config, Problems> {
         return Err(found.into_problems(file, text));
     }
     let config = read(&document, &mut found);
-    if found.is_empty() {
-        Ok(config)
-    } else {
-        Err(found.into_problems(file, text))
-    }
+    if found.is_empty() { Ok(config) } else { Err(found.into_problems(file, text)) }
 }
 
 fn read(document: &Spanned<DeTable<'_>>, found: &mut Found) -> Config {
@@ -51,39 +47,23 @@ fn read(document: &Spanned<DeTable<'_>>, found: &mut Found) -> Config {
     match pools.first().or(vips.first()) {
         Some(first) if !has_lb => {
             let wrong = Wrong::new("pools and VIPs need an [lb] section");
-            found.add(
-                first.span(),
-                wrong.hint("add [lb] with interfaces and tunnel_sources"),
-            );
+            found.add(first.span(), wrong.hint("add [lb] with interfaces and tunnel_sources"));
         }
         None if !has_lb && !has_agent => {
             let wrong = Wrong::new("there is neither an [lb] nor an [agent] section");
-            found.add(
-                &(0..0),
-                wrong.hint("a load balancer needs [lb], a backend [agent]"),
-            );
+            found.add(&(0..0), wrong.hint("a load balancer needs [lb], a backend [agent]"));
         }
         _ => {}
     }
     let lb = lb.map(|section| schema::lb(section, found));
     let agent = agent.map(|section| schema::agent(section, found));
-    let pools = pools
-        .into_iter()
-        .filter_map(|section| schema::pool(section, found))
-        .collect();
-    let vips = vips
-        .into_iter()
-        .filter_map(|section| schema::vip(section, found))
-        .collect();
+    let pools = pools.into_iter().filter_map(|section| schema::pool(section, found)).collect();
+    let vips = vips.into_iter().filter_map(|section| schema::vip(section, found)).collect();
     let fleet = lb.as_ref().map_or_else(Fleet::default, |lb| Fleet {
         tunnel_sources: lb.tunnel_sources.clone(),
         source: lb.source.clone(),
     });
-    Config {
-        lb,
-        agent,
-        model: model(fleet, pools, vips, found),
-    }
+    Config { lb, agent, model: model(fleet, pools, vips, found) }
 }
 
 /// Puts everything into a model and reports what its rules refuse. What is wrong is mended and kept where that
@@ -105,17 +85,14 @@ fn insert_pool(model: &mut Model, text: PoolText, found: &mut Found) {
     for backend in text.backends {
         let at = backend.span();
         let backend = backend.into_inner();
-        let outcome = model
-            .check_backend_address(backend.address, &pool.name)
-            .and_then(|()| pool.insert(backend));
+        let outcome =
+            model.check_backend_address(backend.address, &pool.name).and_then(|()| pool.insert(backend));
         if let Err(refusal) = outcome {
             found.add(&at, refusal);
         }
     }
     if pool.agent && pool.encapsulation != Encapsulation::Gue {
-        let refusal = Refusal::AgentNeedsGue {
-            pool: pool.name.clone(),
-        };
+        let refusal = Refusal::AgentNeedsGue { pool: pool.name.clone() };
         found.add(&text.agent, refusal);
         pool.agent = false;
     }

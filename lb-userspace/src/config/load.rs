@@ -32,14 +32,9 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
         io::ErrorKind::NotFound => LoadError::Missing { file: owned() },
         io::ErrorKind::PermissionDenied => LoadError::Permission { file: owned() },
         io::ErrorKind::IsADirectory => LoadError::Directory { file: owned() },
-        _ => LoadError::Read {
-            file: owned(),
-            source,
-        },
+        _ => LoadError::Read { file: owned(), source },
     })?;
-    let text = str::from_utf8(&bytes).map_err(|error| LoadError::NotText {
-        file: owned(),
-        at: error.valid_up_to(),
-    })?;
+    let text = str::from_utf8(&bytes)
+        .map_err(|error| LoadError::NotText { file: owned(), at: error.valid_up_to() })?;
     Ok(check(text, file)?)
 }

@@ -38,10 +38,7 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: None,
-        }
+        Self { message: message.into(), hint: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -52,10 +49,7 @@ impl Wrong {
 
 impl From<Refusal> for Wrong {
     fn from(refusal: Refusal) -> Self {
-        Self {
-            message: refusal.to_string(),
-            hint: refusal.hint(),
-        }
+        Self { message: refusal.to_string(), hint: refusal.hint() }
     }
 }
 
@@ -82,10 +76,7 @@ impl Found {
                 hint: wrong.hint,
             }
         });
-        Problems {
-            file: file.to_owned(),
-            list: list.collect(),
-        }
+        Problems { file: file.to_owned(), list: list.collect() }
     }
 }
 
@@ -95,12 +86,7 @@ impl std::error::Error for Problems {}
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.list {
-            let Problem {
-                line,
-                column,
-                message,
-                ..
-            } = problem;
+            let Problem { line, column, message, .. } = problem;
             writeln!(f, "{}:{line}:{column}: {message}", self.file.display())?;
             if let Some(hint) = &problem.hint {
                 writeln!(f, "  hint: {hint}")?;

@@ -27,12 +27,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(super) fn new(name: &'static str, span: Range<usize>, table: &'a DeTable<'a>) -> Self {
-        Self {
-            name,
-            span,
-            table,
-            known: Vec::new(),
-        }
+        Self { name, span, table, known: Vec::new() }
     }
 
     pub(super) fn span(&self) -> &Range<usize> {
@@ -126,10 +121,7 @@ impl<'a> Section<'a> {
         if let DeValue::Table(table) = value.get_ref() {
             return Some(Section::new(name, value.span(), table));
         }
-        found.add(
-            &value.span(),
-            Wrong::new(format!("`{key}` must be a section, written {name}")),
-        );
+        found.add(&value.span(), Wrong::new(format!("`{key}` must be a section, written {name}")));
         None
     }
 
@@ -167,26 +159,18 @@ impl<'a> Section<'a> {
                 }
                 _ => format!("known here: {}", self.known.join(", ")),
             };
-            found.add(
-                &key.span(),
-                Wrong::new(format!("unknown key `{name}` in {}", self.name)).hint(hint),
-            );
+            found.add(&key.span(), Wrong::new(format!("unknown key `{name}` in {}", self.name)).hint(hint));
         }
     }
 }
 
 /// Text.
 pub(super) fn string(key: &str, value: &DeValue<'_>) -> Result<String, Wrong> {
-    value
-        .as_str()
-        .map(str::to_owned)
-        .ok_or_else(|| wrong_type(key, "a string", value))
+    value.as_str().map(str::to_owned).ok_or_else(|| wrong_type(key, "a string", value))
 }
 
 pub(super) fn boolean(key: &str, value: &DeValue<'_>) -> Result<bool, Wrong> {
-    value
-        .as_bool()
-        .ok_or_else(|| wrong_type(key, "true or false", value))
+    value.as_bool().ok_or_else(|| wrong_type(key, "true or false", value))
 }
 
 /// A whole number of a range.
@@ -194,19 +178,13 @@ pub(super) fn integer<T: TryFrom<i64> + Display + PartialOrd>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str, &DeValue<'_>) -> Result<T, Wrong> {
     move |key, value| {
-        let number = value
-            .as_integer()
-            .ok_or_else(|| wrong_type(key, "a number", value))?;
+        let number = value.as_integer().ok_or_else(|| wrong_type(key, "a number", value))?;
         i64::from_str_radix(number.as_str(), number.radix())
             .ok()
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| range.contains(number))
             .ok_or_else(|| {
-                Wrong::new(format!(
-                    "{key} must be {} to {}, found {number}",
-                    range.start(),
-                    range.end()
-                ))
+                Wrong::new(format!("{key} must be {} to {}, found {number}", range.start(), range.end()))
             })
     }
 }
@@ -218,28 +196,18 @@ pub(super) fn float(key: &str, value: &DeValue<'_>) -> Result<f64, Wrong> {
         DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
         _ => return Err(wrong_type(key, "a number", value)),
     };
-    text.parse()
-        .map_err(|error| Wrong::new(format!("{key} is not a number: {error}")))
+    text.parse().map_err(|error| Wrong::new(format!("{key} is not a number: {error}")))
 }
 
 /// Text with a meaning; `what` names it ("an IP address, such as 10.8.11.2").
 pub(super) fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&str, &DeValue<'_>) -> Result<T, Wrong> {
     move |key, value| {
         let text = string(key, value)?;
-        text.parse()
-            .ok()
-            .ok_or_else(|| Wrong::new(format!("{key} must be {what}, found \"{text}\"")))
+        text.parse().ok().ok_or_else(|| Wrong::new(format!("{key} must be {what}, found \"{text}\"")))
     }
 }
 
 fn wrong_type(key: &str, wanted: &str, value: &DeValue<'_>) -> Wrong {
-    let article = if value.type_str().starts_with(['a', 'i']) {
-        "an"
-    } else {
-        "a"
-    };
-    Wrong::new(format!(
-        "{key} must be {wanted}, found {article} {}",
-        value.type_str()
-    ))
+    let article = if value.type_str().starts_with(['a', 'i']) { "an" } else { "a" };
+    Wrong::new(format!("{key} must be {wanted}, found {article} {}", value.type_str()))
 }

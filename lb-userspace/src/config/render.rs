@@ -22,19 +22,10 @@ fn lb(text: &mut String, settings: &Settings) {
     line(text, format_args!("[lb]"));
     line(text, format_args!("interfaces = {}", list(&settings.interfaces)));
     line(text, format_args!("xdp_mode = {}", quoted(settings.xdp_mode)));
-    line(
-        text,
-        format_args!("tunnel_sources = {}", list(&settings.tunnel_sources)),
-    );
+    line(text, format_args!("tunnel_sources = {}", list(&settings.tunnel_sources)));
     line(text, format_args!("source = {}", list(&settings.source)));
-    line(
-        text,
-        format_args!("socket = {}", quoted(settings.socket.display())),
-    );
-    line(
-        text,
-        format_args!("state_dir = {}", quoted(settings.state_dir.display())),
-    );
+    line(text, format_args!("socket = {}", quoted(settings.socket.display())));
+    line(text, format_args!("state_dir = {}", quoted(settings.state_dir.display())));
 }
 
 fn pool(text: &mut String, pool: &Pool) {
@@ -42,14 +33,8 @@ fn pool(text: &mut String, pool: &Pool) {
     line(text, format_args!("name = {}", quoted(&pool.name)));
     line(text, format_args!("seed = \"{:016x}\"", pool.seed));
     line(text, format_args!("rows = {}", pool.rows()));
-    line(
-        text,
-        format_args!("slack = {}", f64::from(pool.slack_permille) / 1000.0),
-    );
-    line(
-        text,
-        format_args!("encapsulation = {}", quoted(pool.encapsulation)),
-    );
+    line(text, format_args!("slack = {}", f64::from(pool.slack_permille) / 1000.0));
+    line(text, format_args!("encapsulation = {}", quoted(pool.encapsulation)));
     line(text, format_args!("gue_port = {}", pool.gue_port));
     line(text, format_args!("agent = {}", pool.agent));
     for backend in pool.backends.values() {

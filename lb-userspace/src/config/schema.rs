@@ -64,9 +64,7 @@ pub(super) fn lb(mut section: Section<'_>, found: &mut Found) -> Settings {
 pub(super) fn agent(mut section: Section<'_>, found: &mut Found) -> AgentSettings {
     let interfaces = interfaces(&mut section, found);
     let tunnel_sources = tunnel_sources(&mut section, found);
-    let vips = section
-        .filled_list("vips", found, host_address)
-        .unwrap_or_default();
+    let vips = section.filled_list("vips", found, host_address).unwrap_or_default();
     let vips = without_repetition("vips", vips, found);
     let gue_port = section.optional("gue_port", found, integer(1..=u16::MAX));
     let socket = section.optional("socket", found, socket_path);
@@ -92,10 +90,7 @@ pub(super) fn pool(mut section: Section<'_>, found: &mut Found) -> Option<PoolTe
     let agent = section.optional("agent", found, boolean);
     let sections = section.tables("backend", "[[pool.backend]]", found);
     let lists_backends = !sections.is_empty();
-    let backends = sections
-        .into_iter()
-        .filter_map(|section| backend(section, found))
-        .collect();
+    let backends = sections.into_iter().filter_map(|section| backend(section, found)).collect();
     section.finish(found);
     let name = name?;
     Some(PoolText {
@@ -147,10 +142,7 @@ pub(super) fn vip(mut section: Section<'_>, found: &mut Found) -> Option<VipText
         && !protocol_is_written
     {
         let wrong = Wrong::new("port 0, every port, needs its protocol written");
-        found.add(
-            &port.span(),
-            wrong.hint("add protocol = \"tcp\" or protocol = \"udp\""),
-        );
+        found.add(&port.span(), wrong.hint("add protocol = \"tcp\" or protocol = \"udp\""));
     }
     let (name, address, pool) = (name?, address?, pool?);
     Some(VipText {
@@ -172,11 +164,7 @@ fn interfaces(section: &mut Section<'_>, found: &mut Found) -> Vec<String> {
         let name = string(key, value)?;
         let fine = (1..=INTERFACE_NAME_MAX).contains(&name.len())
             && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
-        if fine {
-            Ok(name)
-        } else {
-            Err(Wrong::new(format!("\"{name}\" is not an interface name")))
-        }
+        if fine { Ok(name) } else { Err(Wrong::new(format!("\"{name}\" is not an interface name"))) }
     });
     without_repetition("interfaces", names.unwrap_or_default(), found)
 }
@@ -205,28 +193,15 @@ fn prefix(key: &str, value: &DeValue<'_>) -> Result<IpNet, Wrong> {
 }
 
 fn source(section: &mut Section<'_>, tunnel_sources: &[IpNet], found: &mut Found) -> Vec<IpAddr> {
-    let list = section
-        .list("source", found, host_address)
-        .map(Spanned::into_inner)
-        .unwrap_or_default();
+    let list = section.list("source", found, host_address).map(Spanned::into_inner).unwrap_or_default();
     for (index, address) in list.iter().enumerate() {
         let family = |address: &Spanned<IpAddr>| address.get_ref().is_ipv4();
-        if let Some(other) = list[..index]
-            .iter()
-            .find(|other| family(other) == family(address))
-        {
+        if let Some(other) = list[..index].iter().find(|other| family(other) == family(address)) {
             let (other, this) = (other.get_ref(), address.get_ref());
-            let wrong = Wrong::new(format!(
-                "source has two addresses of one family: {other} and {this}"
-            ));
-            found.add(
-                &address.span(),
-                wrong.hint("name one IPv4 and one IPv6 address at most"),
-            );
+            let wrong = Wrong::new(format!("source has two addresses of one family: {other} and {this}"));
+            found.add(&address.span(), wrong.hint("name one IPv4 and one IPv6 address at most"));
         }
-        let inside = tunnel_sources
-            .iter()
-            .any(|prefix| prefix.contains(address.get_ref()));
+        let inside = tunnel_sources.iter().any(|prefix| prefix.contains(address.get_ref()));
         if !tunnel_sources.is_empty() && !inside {
             let wrong = Wrong::new(format!(
                 "source {} lies outside tunnel_sources: agents would drop what comes from it",
@@ -249,10 +224,7 @@ fn without_repetition<T: Ord + Clone + std::fmt::Display>(
     let mut seen = BTreeSet::new();
     for element in &list {
         if !seen.insert(element.get_ref().clone()) {
-            found.add(
-                &element.span(),
-                Wrong::new(format!("{key} lists {} twice", element.get_ref())),
-            );
+            found.add(&element.span(), Wrong::new(format!("{key} lists {} twice", element.get_ref())));
         }
     }
     list.into_iter().map(Spanned::into_inner).collect()
@@ -272,13 +244,10 @@ fn host_address(key: &str, value: &DeValue<'_>) -> Result<IpAddr, Wrong> {
 fn seed(key: &str, value: &DeValue<'_>) -> Result<u64, Wrong> {
     let text = string(key, value)?;
     let all_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    all_hex
-        .then(|| u64::from_str_radix(&text, 16).ok())
-        .flatten()
-        .ok_or_else(|| {
-            Wrong::new(format!("{key} must be 16 hex digits, found \"{text}\""))
-                .hint("make one with `openssl rand -hex 8`, and use the same on every load balancer")
-        })
+    all_hex.then(|| u64::from_str_radix(&text, 16).ok()).flatten().ok_or_else(|| {
+        Wrong::new(format!("{key} must be 16 hex digits, found \"{text}\""))
+            .hint("make one with `openssl rand -hex 8`, and use the same on every load balancer")
+    })
 }
 
 fn rows_log2(key: &str, value: &DeValue<'_>) -> Result<u8, Wrong> {
@@ -300,15 +269,10 @@ fn slack_permille(key: &str, value: &DeValue<'_>) -> Result<u16, Wrong> {
     let permille = (share * 1000.0).round();
     let most = f64::from(SLACK_PERMILLE_MAX);
     if !(0.0..=most).contains(&permille) {
-        return Err(Wrong::new(format!(
-            "{key} must be 0 to {}, found {share}",
-            most / 1000.0
-        )));
+        return Err(Wrong::new(format!("{key} must be 0 to {}, found {share}", most / 1000.0)));
     }
     if (share * 1000.0 - permille).abs() > 1e-6 {
-        return Err(Wrong::new(format!(
-            "{key} must be a whole number of thousandths, found {share}"
-        )));
+        return Err(Wrong::new(format!("{key} must be a whole number of thousandths, found {share}")));
     }
     #[expect(clippy::cast_sign_loss, reason = "the range above begins at 0")]
     Ok(permille as u16)
@@ -319,19 +283,14 @@ fn absolute_path(key: &str, value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
     if path.is_absolute() {
         Ok(path)
     } else {
-        Err(Wrong::new(format!(
-            "{key} must be an absolute path, found \"{}\"",
-            path.display()
-        )))
+        Err(Wrong::new(format!("{key} must be an absolute path, found \"{}\"", path.display())))
     }
 }
 
 fn socket_path(key: &str, value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
     let path = absolute_path(key, value)?;
     if path.as_os_str().len() > SOCKET_PATH_MAX {
-        return Err(Wrong::new(format!(
-            "{key} is longer than {SOCKET_PATH_MAX} bytes"
-        )));
+        return Err(Wrong::new(format!("{key} is longer than {SOCKET_PATH_MAX} bytes")));
     }
     Ok(path)
 }

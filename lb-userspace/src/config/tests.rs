@@ -60,24 +60,13 @@ fn spoilt(old: &str, new: &str) -> Vec<Problem> {
 #[track_caller]
 fn one_problem(old: &str, new: &str, at: &str, words: &str) {
     let list = spoilt(old, new);
-    let [problem] = list.as_slice() else {
-        panic!("one problem, not {list:#?}")
-    };
-    let all = format!(
-        "{} / {}",
-        problem.message,
-        problem.hint.as_deref().unwrap_or_default()
-    );
+    let [problem] = list.as_slice() else { panic!("one problem, not {list:#?}") };
+    let all = format!("{} / {}", problem.message, problem.hint.as_deref().unwrap_or_default());
     assert!(all.contains(words), "`{words}` in: {all}");
     let text = GOOD.replacen(old, new, 1);
     let line = text.lines().nth(problem.line - 1).expect("the line is there");
     let rest: String = line.chars().skip(problem.column - 1).collect();
-    assert!(
-        rest.starts_with(at),
-        "{}:{} is at `{rest}`, not at `{at}`",
-        problem.line,
-        problem.column
-    );
+    assert!(rest.starts_with(at), "{}:{} is at `{rest}`, not at `{at}`", problem.line, problem.column);
 }
 
 #[test]
@@ -88,27 +77,14 @@ fn the_good_file_has_the_written_values_and_the_defaults() {
     assert_eq!(lb.xdp_mode, XdpModeWanted::Auto);
     assert_eq!(lb.socket, Path::new(SOCKET));
     let web = &config.model.pools()["web"];
-    assert_eq!(
-        (web.seed, web.rows(), web.slack_permille),
-        (0x5eed_0f0f_b0a7_1135, 4096, 50)
-    );
-    assert_eq!(
-        (web.gue_port, web.agent, web.encapsulation),
-        (6080, true, Encapsulation::Gue)
-    );
-    let states: Vec<_> = web
-        .backends
-        .values()
-        .map(|backend| (backend.weight, backend.admin))
-        .collect();
+    assert_eq!((web.seed, web.rows(), web.slack_permille), (0x5eed_0f0f_b0a7_1135, 4096, 50));
+    assert_eq!((web.gue_port, web.agent, web.encapsulation), (6080, true, Encapsulation::Gue));
+    let states: Vec<_> = web.backends.values().map(|backend| (backend.weight, backend.admin)).collect();
     assert_eq!(states, [(10, AdminState::Ready), (1, AdminState::Drain)]);
     let dns = &config.model.pools()["dns"];
     assert_eq!((dns.seed, dns.rows(), dns.slack_permille), (0, 65536, 20));
     assert_eq!(config.model.vips()["web4"].protocol, Protocol::Tcp);
-    assert_eq!(
-        config.model.vips()["dns6"].endpoint().to_string(),
-        "[2001:db8:100::10]:0/udp"
-    );
+    assert_eq!(config.model.vips()["dns6"].endpoint().to_string(), "[2001:db8:100::10]:0/udp");
 }
 
 #[test]
@@ -136,29 +112,15 @@ vips = ["203.0.113.10", "2001:db8:100::10"]
 #[test]
 fn unknown_keys_are_errors_with_the_nearest_known_one() {
     one_problem("weight = 10", "wieght = 10", "wieght", "did you mean `weight`");
-    one_problem(
-        "slack =",
-        "completely_else =",
-        "completely_else",
-        "known here: name, seed",
-    );
+    one_problem("slack =", "completely_else =", "completely_else", "known here: name, seed");
     one_problem("[lb]", "top = 1\n[lb]", "top", "unknown key `top`");
 }
 
 #[test]
 fn duplicate_names_are_errors() {
-    one_problem(
-        "name = \"dns6\"",
-        "name = \"web4\"",
-        "\"web4\"",
-        "VIP web4 exists already",
-    );
+    one_problem("name = \"dns6\"", "name = \"web4\"", "\"web4\"", "VIP web4 exists already");
     let list = spoilt("name = \"dns\"", "name = \"web\"");
-    assert!(
-        list.iter()
-            .any(|problem| problem.message.contains("pool web exists already")),
-        "{list:?}"
-    );
+    assert!(list.iter().any(|problem| problem.message.contains("pool web exists already")), "{list:?}");
 }
 
 #[test]
@@ -167,54 +129,23 @@ fn a_vip_written_twice_under_two_names_is_an_error() {
         "{GOOD}\n[[vip]]\nname = \"again\"\naddress = \"203.0.113.10\"\nprotocol = \"tcp\"\nport = 80\npool = \"dns\"\n"
     );
     let Problems { list, .. } = problems(&twice);
-    let [problem] = list.as_slice() else {
-        panic!("one problem: {list:?}")
-    };
-    assert!(
-        problem.message.contains("203.0.113.10:80/tcp is VIP web4"),
-        "{}",
-        problem.message
-    );
+    let [problem] = list.as_slice() else { panic!("one problem: {list:?}") };
+    assert!(problem.message.contains("203.0.113.10:80/tcp is VIP web4"), "{}", problem.message);
 }
 
 #[test]
 fn rules_of_a_pool_are_checked_where_they_are_broken() {
-    one_problem(
-        "\"10.8.12.2\"",
-        "\"fd08:12::2\"",
-        "\"fd08:12::2\"",
-        "mixes address families",
-    );
+    one_problem("\"10.8.12.2\"", "\"fd08:12::2\"", "\"fd08:12::2\"", "mixes address families");
     one_problem(
         "agent = true",
         "agent = true\nencapsulation = \"ipip\"",
         "true",
         "agent = true with encapsulation",
     );
-    one_problem(
-        "\"10.8.12.2\"",
-        "\"10.8.11.2\"",
-        "\"10.8.11.2\"",
-        "has backend 10.8.11.2 already",
-    );
-    one_problem(
-        "\"10.8.12.2\"",
-        "\"192.0.2.7\"",
-        "\"192.0.2.7\"",
-        "add its prefix to tunnel_sources",
-    );
-    one_problem(
-        "[[pool.backend]]\naddress = \"fd08:11::2\"\n",
-        "",
-        "\"dns\"",
-        "has no backend",
-    );
-    one_problem(
-        "\"10.8.12.2\"",
-        "\"10.8.1.2\"",
-        "\"10.8.1.2\"",
-        "source address of this load balancer",
-    );
+    one_problem("\"10.8.12.2\"", "\"10.8.11.2\"", "\"10.8.11.2\"", "has backend 10.8.11.2 already");
+    one_problem("\"10.8.12.2\"", "\"192.0.2.7\"", "\"192.0.2.7\"", "add its prefix to tunnel_sources");
+    one_problem("[[pool.backend]]\naddress = \"fd08:11::2\"\n", "", "\"dns\"", "has no backend");
+    one_problem("\"10.8.12.2\"", "\"10.8.1.2\"", "\"10.8.1.2\"", "source address of this load balancer");
 }
 
 #[test]
@@ -227,18 +158,8 @@ fn values_out_of_range_are_errors_with_the_range() {
     );
     one_problem("weight = 10", "weight = 70000", "70000", "1 to 65535");
     one_problem("weight = 10", "weight = -1", "-1", "1 to 65535");
-    one_problem(
-        "weight = 10",
-        "weight = \"10\"",
-        "\"10\"",
-        "must be a number, found a string",
-    );
-    one_problem(
-        "rows = 4096",
-        "rows = 5000",
-        "5000",
-        "the nearest are 4096 and 8192",
-    );
+    one_problem("weight = 10", "weight = \"10\"", "\"10\"", "must be a number, found a string");
+    one_problem("rows = 4096", "rows = 5000", "5000", "the nearest are 4096 and 8192");
     one_problem("rows = 4096", "rows = 2048", "2048", "4096 to 1048576");
     one_problem("rows = 4096", "rows = 2097152", "2097152", "4096 to 1048576");
     one_problem("slack = 0.05", "slack = 0.6", "0.6", "0 to 0.5");
@@ -250,56 +171,21 @@ fn values_out_of_range_are_errors_with_the_range() {
 
 #[test]
 fn values_that_do_not_parse_are_errors() {
-    one_problem(
-        "\"10.8.12.2\"",
-        "\"10.8.12\"",
-        "\"10.8.12\"",
-        "must be an IP address",
-    );
-    one_problem(
-        "\"10.8.0.0/16\"",
-        "\"10.8.0.0/33\"",
-        "\"10.8.0.0/33\"",
-        "must be an IP prefix",
-    );
+    one_problem("\"10.8.12.2\"", "\"10.8.12\"", "\"10.8.12\"", "must be an IP address");
+    one_problem("\"10.8.0.0/16\"", "\"10.8.0.0/33\"", "\"10.8.0.0/33\"", "must be an IP prefix");
     one_problem("5eed0f0fb0a71135", "5eed", "\"5eed\"", "16 hex digits");
     one_problem("5eed0f0fb0a71135", "+eed0f0fb0a71135", "\"+eed", "16 hex digits");
-    one_problem(
-        "state = \"drain\"",
-        "state = \"down\"",
-        "\"down\"",
-        "\"ready\", \"drain\" or \"maint\"",
-    );
+    one_problem("state = \"drain\"", "state = \"down\"", "\"down\"", "\"ready\", \"drain\" or \"maint\"");
     one_problem("\"ipip\"", "\"vxlan\"", "\"vxlan\"", "\"gue\" or \"ipip\"");
     one_problem("\"udp\"", "\"icmp\"", "\"icmp\"", "\"tcp\" or \"udp\"");
-    one_problem(
-        "interfaces",
-        "xdp_mode = \"fast\"\ninterfaces",
-        "\"fast\"",
-        "\"native\"",
-    );
-    one_problem(
-        "interfaces",
-        "socket = \"b.sock\"\ninterfaces",
-        "\"b.sock\"",
-        "absolute path",
-    );
+    one_problem("interfaces", "xdp_mode = \"fast\"\ninterfaces", "\"fast\"", "\"native\"");
+    one_problem("interfaces", "socket = \"b.sock\"\ninterfaces", "\"b.sock\"", "absolute path");
 }
 
 #[test]
 fn prefixes_must_be_meant() {
-    one_problem(
-        "\"10.8.0.0/16\"",
-        "\"10.8.1.2/16\"",
-        "\"10.8.1.2/16\"",
-        "write 10.8.0.0/16",
-    );
-    one_problem(
-        "\"10.8.0.0/16\"",
-        "\"0.0.0.0/0\"",
-        "\"0.0.0.0/0\"",
-        "all clients would count as looped",
-    );
+    one_problem("\"10.8.0.0/16\"", "\"10.8.1.2/16\"", "\"10.8.1.2/16\"", "write 10.8.0.0/16");
+    one_problem("\"10.8.0.0/16\"", "\"0.0.0.0/0\"", "\"0.0.0.0/0\"", "all clients would count as looped");
 }
 
 #[test]
@@ -310,34 +196,14 @@ fn port_zero_needs_its_protocol_written() {
 #[test]
 fn a_vip_needs_a_pool_that_is_there_and_an_address_that_is_its_own() {
     one_problem("pool = \"dns\"", "pool = \"dsn\"", "\"dsn\"", "did you mean dns?");
-    one_problem(
-        "\"203.0.113.10\"",
-        "\"10.8.11.2\"",
-        "\"10.8.11.2\"",
-        "both VIP web4 and a backend",
-    );
-    one_problem(
-        "\"203.0.113.10\"",
-        "\"10.8.1.2\"",
-        "\"10.8.1.2\"",
-        "source address of this load balancer",
-    );
+    one_problem("\"203.0.113.10\"", "\"10.8.11.2\"", "\"10.8.11.2\"", "both VIP web4 and a backend");
+    one_problem("\"203.0.113.10\"", "\"10.8.1.2\"", "\"10.8.1.2\"", "source address of this load balancer");
 }
 
 #[test]
 fn the_load_balancers_own_addresses_are_checked() {
-    one_problem(
-        "\"fd08:1::2\"",
-        "\"10.8.1.3\"",
-        "\"10.8.1.3\"",
-        "two addresses of one family",
-    );
-    one_problem(
-        "\"fd08:1::2\"",
-        "\"2001:db8::1\"",
-        "\"2001:db8::1\"",
-        "outside tunnel_sources",
-    );
+    one_problem("\"fd08:1::2\"", "\"10.8.1.3\"", "\"10.8.1.3\"", "two addresses of one family");
+    one_problem("\"fd08:1::2\"", "\"2001:db8::1\"", "\"2001:db8::1\"", "outside tunnel_sources");
     one_problem("[\"eth0\"]", "[]", "[]", "`interfaces` is empty");
     one_problem("[\"eth0\"]", "[\"eth0\", \"eth0\"]", "\"eth0\"]", "twice");
     one_problem("[\"eth0\"]", "[\"a/b\"]", "\"a/b\"", "not an interface name");
@@ -347,28 +213,16 @@ fn the_load_balancers_own_addresses_are_checked() {
 fn missing_keys_are_reported_at_their_section() {
     one_problem("interfaces = [\"eth0\"]\n", "", "[lb]", "lacks `interfaces`");
     one_problem("port = 80\n", "", "[[vip]]", "lacks `port`");
-    one_problem(
-        "address = \"10.8.11.2\"\n",
-        "",
-        "[[pool.backend]]",
-        "lacks `address`",
-    );
+    one_problem("address = \"10.8.11.2\"\n", "", "[[pool.backend]]", "lacks `address`");
 }
 
 #[test]
 fn a_file_needs_a_section() {
     let neither = problems("").list;
-    assert!(
-        neither[0].message.contains("neither an [lb] nor an [agent]"),
-        "{neither:?}"
-    );
+    assert!(neither[0].message.contains("neither an [lb] nor an [agent]"), "{neither:?}");
     let pools_only = &GOOD[GOOD.find("[[pool]]").expect("a pool")..];
     let list = problems(pools_only).list;
-    assert!(
-        list.iter()
-            .any(|problem| problem.message.contains("need an [lb] section")),
-        "{list:?}"
-    );
+    assert!(list.iter().any(|problem| problem.message.contains("need an [lb] section")), "{list:?}");
     let as_value = problems("lb = 3\n").list;
     assert!(as_value[0].message.contains("written [lb]"), "{as_value:?}");
 }
@@ -376,15 +230,8 @@ fn a_file_needs_a_section() {
 #[test]
 fn errors_of_syntax_have_their_place() {
     let list = problems("[lb]\ninterfaces = [\"eth0\"\nxdp_mode = \"auto\"\n").list;
-    assert!(
-        list.iter()
-            .all(|problem| problem.message.starts_with("not TOML: ")),
-        "{list:?}"
-    );
-    assert!(
-        list.iter().any(|problem| problem.line == 2 || problem.line == 3),
-        "{list:?}"
-    );
+    assert!(list.iter().all(|problem| problem.message.starts_with("not TOML: ")), "{list:?}");
+    assert!(list.iter().any(|problem| problem.line == 2 || problem.line == 3), "{list:?}");
     let twice = problems("[lb]\nsocket = \"/a\"\nsocket = \"/b\"\n").list;
     assert_eq!((twice[0].line, twice[0].column), (3, 1), "{twice:?}");
 }
@@ -398,10 +245,7 @@ fn all_errors_come_at_once_and_in_the_order_of_the_file() {
         ("rows = 4096", "rows = 5"),
         ("weight = 10", "weight = 0"),
         ("state = \"drain\"", "stat = \"drain\""),
-        (
-            "encapsulation = \"ipip\"",
-            "encapsulation = \"ipip\"\nagent = true",
-        ),
+        ("encapsulation = \"ipip\"", "encapsulation = \"ipip\"\nagent = true"),
         ("port = 80", "port = \"http\""),
         ("protocol = \"udp\"\n", ""),
     ] {
@@ -422,10 +266,7 @@ fn all_errors_come_at_once_and_in_the_order_of_the_file() {
 #[test]
 fn columns_count_characters() {
     let list = spoilt("address = \"203.0.113.10\"", "\"ä\" = 1\naddress = \"ö\"");
-    let bad = list
-        .iter()
-        .find(|problem| problem.message.contains("\"ö\""))
-        .expect("the bad address");
+    let bad = list.iter().find(|problem| problem.message.contains("\"ö\"")).expect("the bad address");
     assert_eq!(bad.column, 11);
 }
 
@@ -433,10 +274,7 @@ fn columns_count_characters() {
 fn a_file_that_cannot_be_read_says_why() {
     let directory = tempfile::tempdir().expect("a directory");
     let missing = load(&directory.path().join("none.toml")).expect_err("missing");
-    assert!(
-        missing.to_string().contains("there is no configuration file"),
-        "{missing}"
-    );
+    assert!(missing.to_string().contains("there is no configuration file"), "{missing}");
     assert!(missing.to_string().contains("none.toml"), "{missing}");
     let in_the_way = load(directory.path()).expect_err("a directory");
     assert!(in_the_way.to_string().contains("is a directory"), "{in_the_way}");

@@ -63,10 +63,7 @@ impl Numbers {
     /// Makes sure that everything in `model` has its number.
     pub(super) fn assign(&mut self, model: &Model) -> Result<Recycled, DataplaneError> {
         let members = model.pools().values().flat_map(|pool| {
-            pool.backends
-                .keys()
-                .map(|address| (pool.name.clone(), *address))
-                .collect::<Vec<_>>()
+            pool.backends.keys().map(|address| (pool.name.clone(), *address)).collect::<Vec<_>>()
         });
         let full = |what: &'static str, limit: usize| {
             DataplaneError::new("place", what, format!("the datapath has room for {limit}"))
@@ -90,17 +87,11 @@ impl Numbers {
         sources: &[IpAddr],
     ) -> Result<Image, DataplaneError> {
         let ways = model.backend_addresses();
-        let ways: BTreeMap<IpAddr, &Path> = ways
-            .iter()
-            .filter_map(|at| Some((*at, up(paths.get(at)?)?)))
-            .collect();
+        let ways: BTreeMap<IpAddr, &Path> =
+            ways.iter().filter_map(|at| Some((*at, up(paths.get(at)?)?))).collect();
         let gateways = ways.values().map(|path| (path.ifindex, path.next_hop)).collect();
         if self.next_hops.assign(&gateways).is_none() {
-            return Err(DataplaneError::new(
-                "place",
-                "the next hops",
-                "the datapath has no room for more",
-            ));
+            return Err(DataplaneError::new("place", "the next hops", "the datapath has no room for more"));
         }
         let mut image = Image::default();
         for path in ways.values() {
@@ -109,14 +100,9 @@ impl Numbers {
         for pool in model.pools().values() {
             for backend in pool.backends.values() {
                 let path = ways.get(&backend.address).copied();
-                let handle = self
-                    .backends
-                    .get(&(pool.name.clone(), backend.address))
-                    .unwrap_or(0);
+                let handle = self.backends.get(&(pool.name.clone(), backend.address)).unwrap_or(0);
                 let next_hop = path.map_or(NO_NEXT_HOP, |path| self.next_hop(path));
-                image
-                    .backends
-                    .insert(handle, backend_entry(pool, backend, path, next_hop, sources));
+                image.backends.insert(handle, backend_entry(pool, backend, path, next_hop, sources));
             }
         }
         for vip in model.vips().values() {
@@ -128,9 +114,7 @@ impl Numbers {
     }
 
     fn next_hop(&self, path: &Path) -> u32 {
-        self.next_hops
-            .get(&(path.ifindex, path.next_hop))
-            .unwrap_or(NO_NEXT_HOP)
+        self.next_hops.get(&(path.ifindex, path.next_hop)).unwrap_or(NO_NEXT_HOP)
     }
 
     fn vip_entry(&self, vip: &Vip, pool: &Pool) -> VipEntry {
@@ -168,14 +152,9 @@ fn backend_entry(
     next_hop: u32,
     sources: &[IpAddr],
 ) -> BackendEntry {
-    let configured = sources
-        .iter()
-        .find(|source| source.is_ipv4() == backend.address.is_ipv4())
-        .copied();
+    let configured = sources.iter().find(|source| source.is_ipv4() == backend.address.is_ipv4()).copied();
     // Without a path no packet is sent, so the stand-in never reaches a wire.
-    let source = configured
-        .or_else(|| path.map(|path| path.source))
-        .unwrap_or(backend.address);
+    let source = configured.or_else(|| path.map(|path| path.source)).unwrap_or(backend.address);
     // Health checks come later; until then everything counts as healthy.
     let mut flags = backend_flags::HEALTHY;
     match backend.admin {

@@ -60,9 +60,7 @@ impl PoolTable {
     /// Rows with another owner than in `before`; all rows where there was no table.
     pub(super) fn moved_rows(&self, before: Option<&Self>) -> u32 {
         let moved = match before {
-            Some(before) => before
-                .table
-                .moved_rows(&self.table, &before.members, &self.members),
+            Some(before) => before.table.moved_rows(&self.table, &before.members, &self.members),
             None => self.table.rows.len(),
         };
         u32::try_from(moved).unwrap_or(u32::MAX)
@@ -72,11 +70,7 @@ impl PoolTable {
     pub(super) fn chains(&self, handle: impl Fn(Address) -> u16) -> Vec<Chain> {
         let handles: Vec<u16> = self.members.iter().map(|member| handle(member.address)).collect();
         let of = |member: u16| handles.get(usize::from(member)).copied().unwrap_or(0);
-        self.table
-            .rows
-            .iter()
-            .map(|row| Chain([of(row.owner), of(row.standby), 0, 0]))
-            .collect()
+        self.table.rows.iter().map(|row| Chain([of(row.owner), of(row.standby), 0, 0])).collect()
     }
 
     /// The table for people.
@@ -113,12 +107,6 @@ impl PoolTable {
 }
 
 fn members_of(pool: &Pool) -> Vec<Member> {
-    let member = |(address, weight): (&IpAddr, u16)| Member {
-        address: (*address).into(),
-        weight,
-    };
-    pool.backends
-        .iter()
-        .map(|(address, backend)| member((address, backend.weight)))
-        .collect()
+    let member = |(address, weight): (&IpAddr, u16)| Member { address: (*address).into(), weight };
+    pool.backends.iter().map(|(address, backend)| member((address, backend.weight))).collect()
 }

@@ -16,28 +16,16 @@ pub(super) struct Registry<K> {
 impl<K: Ord + Clone> Registry<K> {
     /// Indices from `first` up to and without `end`.
     pub(super) fn new(first: u32, end: u32) -> Self {
-        Self {
-            indices: BTreeMap::new(),
-            next: first,
-            end,
-        }
+        Self { indices: BTreeMap::new(), next: first, end }
     }
 
     /// Makes sure that each of `keys` has an index; gives those indices that changed hands, whose counters belong
     /// to someone else. `None`: more keys than indices, and nothing changed.
     pub(super) fn assign(&mut self, keys: &BTreeSet<K>) -> Option<Vec<u32>> {
         let mut recycled = Vec::new();
-        let missing: Vec<&K> = keys
-            .iter()
-            .filter(|key| !self.indices.contains_key(key))
-            .collect();
+        let missing: Vec<&K> = keys.iter().filter(|key| !self.indices.contains_key(key)).collect();
         let fresh = (self.end - self.next) as usize;
-        let idle: Vec<K> = self
-            .indices
-            .keys()
-            .filter(|key| !keys.contains(key))
-            .cloned()
-            .collect();
+        let idle: Vec<K> = self.indices.keys().filter(|key| !keys.contains(key)).cloned().collect();
         if missing.len() > fresh + idle.len() {
             return None;
         }
@@ -47,9 +35,7 @@ impl<K: Ord + Clone> Registry<K> {
                 self.next += 1;
                 self.next - 1
             } else {
-                let Some(index) = idle.next().and_then(|key| self.indices.remove(&key)) else {
-                    return None;
-                };
+                let index = idle.next().and_then(|key| self.indices.remove(&key))?;
                 recycled.push(index);
                 index
             };
@@ -61,5 +47,40 @@ impl<K: Ord + Clone> Registry<K> {
     /// The index of a key that was assigned one.
     pub(super) fn get(&self, key: &K) -> Option<u32> {
         self.indices.get(key).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(names: &[&'static str]) -> BTreeSet<&'static str> {
+        names.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_key_that_returns_gets_its_old_index() {
+        let mut registry = Registry::new(1, 10);
+        assert_eq!(registry.assign(&keys(&["a", "b"])), Some(vec![]));
+        let of_a = registry.get(&"a");
+        assert_eq!(registry.assign(&keys(&["b", "c"])), Some(vec![]));
+        assert_eq!(registry.assign(&keys(&["a", "b", "c"])), Some(vec![]));
+        assert_eq!(registry.get(&"a"), of_a);
+    }
+
+    #[test]
+    fn an_index_changes_hands_only_when_no_fresh_one_is_left() {
+        let mut registry = Registry::new(1, 3);
+        assert_eq!(registry.assign(&keys(&["a", "b"])), Some(vec![]));
+        assert_eq!(registry.assign(&keys(&["b", "c"])), Some(vec![1]), "the index of a");
+        assert_eq!((registry.get(&"a"), registry.get(&"b"), registry.get(&"c")), (None, Some(2), Some(1)));
+    }
+
+    #[test]
+    fn more_keys_than_indices_change_nothing() {
+        let mut registry = Registry::new(0, 2);
+        assert_eq!(registry.assign(&keys(&["a"])), Some(vec![]));
+        assert_eq!(registry.assign(&keys(&["b", "c", "d"])), None);
+        assert_eq!((registry.get(&"a"), registry.get(&"b")), (Some(0), None));
     }
 }

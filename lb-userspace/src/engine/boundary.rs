@@ -71,12 +71,7 @@ impl DataplaneError {
         object: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self {
-            operation,
-            object: object.into(),
-            hint: None,
-            source: source.into(),
-        }
+        Self { operation, object: object.into(), hint: None, source: source.into() }
     }
 
     #[must_use]

@@ -121,9 +121,7 @@ impl PoolTable {
 
     fn moved_rows(&self, before: Option<&Self>) -> u32 {
         let moved = before.map_or(self.table.rows.len(), |before| {
-            before
-                .table
-                .moved_rows(&self.table, &before.members, &self.members)
+            before.table.moved_rows(&self.table, &before.members, &self.members)
         });
         moved.try_into().unwrap_or(u32::MAX)
     }
@@ -151,10 +149,8 @@ impl PoolTable {
             }
         }
         // Exact: the model refuses IPv4-mapped addresses as backends.
-        let addresses = self
-            .members
-            .iter()
-            .map(|member| Ipv6Addr::from(*member.address.bytes()).to_canonical());
+        let addresses =
+            self.members.iter().map(|member| Ipv6Addr::from(*member.address.bytes()).to_canonical());
         TableView {
             pool: pool.to_owned(),
             rows,
@@ -168,9 +164,7 @@ impl PoolTable {
 }
 
 fn members(pool: &Pool) -> Vec<Member> {
-    let member = |backend: &crate::model::Backend| Member {
-        address: backend.address.into(),
-        weight: backend.weight,
-    };
+    let member =
+        |backend: &crate::model::Backend| Member { address: backend.address.into(), weight: backend.weight };
     pool.backends.values().map(member).collect()
 }

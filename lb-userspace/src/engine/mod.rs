@@ -82,16 +82,14 @@ impl Engine {
 
     /// Runs the loop on a thread until `Shutdown` or until all senders are gone.
     pub fn spawn(mut self, mut commands: mpsc::Receiver<Command>) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || {
-                while let Some(command) = commands.blocking_recv() {
-                    if matches!(command, Command::Shutdown) {
-                        break;
-                    }
-                    self.handle(command);
+        std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+            while let Some(command) = commands.blocking_recv() {
+                if matches!(command, Command::Shutdown) {
+                    break;
                 }
-            })
+                self.handle(command);
+            }
+        })
     }
 
     fn handle(&mut self, command: Command) {
@@ -149,11 +147,7 @@ impl Engine {
 
     fn set_paths(&mut self, paths: Paths) {
         log_path_changes(&self.paths, &paths);
-        self.path_error = self
-            .dataplane
-            .set_paths(&paths)
-            .err()
-            .map(|failure| chain(&failure));
+        self.path_error = self.dataplane.set_paths(&paths).err().map(|failure| chain(&failure));
         if let Some(error) = &self.path_error {
             error!(%error, "the datapath did not take the next hops");
         }
@@ -161,10 +155,7 @@ impl Engine {
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            model: self.model.clone(),
-            paths: self.paths.clone(),
-        }
+        Snapshot { model: self.model.clone(), paths: self.paths.clone() }
     }
 
     fn status(&self) -> Status {

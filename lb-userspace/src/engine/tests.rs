@@ -62,13 +62,9 @@ fn address(last: u8) -> IpAddr {
 
 /// Pool web with backends 1 and 2.
 fn base() -> Model {
-    let mut pool = Pool {
-        rows_log2: 12,
-        ..Pool::named("web")
-    };
+    let mut pool = Pool { rows_log2: 12, ..Pool::named("web") };
     for last in [1, 2] {
-        pool.insert(Backend::new(address(last), 10))
-            .expect("a fine backend");
+        pool.insert(Backend::new(address(last), 10)).expect("a fine backend");
     }
     let mut model = Model::new(Fleet::default());
     model.insert_pool(pool).expect("a fine pool");
@@ -86,22 +82,13 @@ fn bench() -> Bench {
     let dataplane = Stubborn::default();
     let refuses = Arc::clone(&dataplane.refuses);
     let engine = Engine::new(start(&state), Box::new(dataplane)).expect("starts");
-    Bench {
-        engine,
-        refuses,
-        state,
-    }
+    Bench { engine, refuses, state }
 }
 
 fn start(state: &TempDir) -> Start {
     let overlay_file = OverlayFile::in_directory(state.path());
     let overlay = overlay_file.load().expect("loads");
-    Start {
-        base: base(),
-        overlay,
-        overlay_file,
-        interfaces: Vec::new(),
-    }
+    Start { base: base(), overlay, overlay_file, interfaces: Vec::new() }
 }
 
 impl Bench {
@@ -112,28 +99,16 @@ impl Bench {
 }
 
 fn add(last: u8) -> Change {
-    Change::AddBackend {
-        pool: "web".to_owned(),
-        backend: Backend::new(address(last), 10),
-    }
+    Change::AddBackend { pool: "web".to_owned(), backend: Backend::new(address(last), 10) }
 }
 
 fn set_state(last: u8, state: AdminState) -> Change {
-    Change::SetAdmin {
-        pool: "web".to_owned(),
-        address: address(last),
-        state,
-    }
+    Change::SetAdmin { pool: "web".to_owned(), address: address(last), state }
 }
 
 fn owners(engine: &Engine) -> Vec<IpAddr> {
     let table = engine.dataplane.table("web").expect("a table");
-    table
-        .owners
-        .iter()
-        .filter(|(_, share)| share.rows > 0)
-        .map(|(address, _)| *address)
-        .collect()
+    table.owners.iter().filter(|(_, share)| share.rows > 0).map(|(address, _)| *address).collect()
 }
 
 fn up() -> PathState {
@@ -154,15 +129,9 @@ fn an_applied_change_is_in_the_datapath_in_the_reply_and_after_a_restart() {
     let mut watched = bench.engine.addresses();
     let applied = bench.engine.apply(&add(3), ROOT).expect("applies");
     assert!(applied.changed);
-    let [table] = applied.published.tables.as_slice() else {
-        panic!("one table: {applied:?}")
-    };
+    let [table] = applied.published.tables.as_slice() else { panic!("one table: {applied:?}") };
     let third = 4096 / 3;
-    assert!(
-        (third - 100..third + 200).contains(&table.moved_rows),
-        "{} rows moved",
-        table.moved_rows
-    );
+    assert!((third - 100..third + 200).contains(&table.moved_rows), "{} rows moved", table.moved_rows);
     assert_eq!(owners(&bench.engine), [address(1), address(2), address(3)]);
     assert!(watched.has_changed().expect("the engine lives"));
     assert!(watched.borrow_and_update().contains(&address(3)));
@@ -172,10 +141,7 @@ fn an_applied_change_is_in_the_datapath_in_the_reply_and_after_a_restart() {
 #[test]
 fn a_change_that_says_nothing_new_publishes_and_stores_nothing() {
     let mut bench = bench();
-    let applied = bench
-        .engine
-        .apply(&set_state(1, AdminState::Ready), ROOT)
-        .expect("applies");
+    let applied = bench.engine.apply(&set_state(1, AdminState::Ready), ROOT).expect("applies");
     assert!(!applied.changed);
     assert_eq!(applied.published, Published::default());
     assert!(!bench.engine.overlay_file.path().exists());
@@ -185,10 +151,7 @@ fn a_change_that_says_nothing_new_publishes_and_stores_nothing() {
 fn admin_state_moves_no_row() {
     let mut bench = bench();
     let before = bench.engine.dataplane.table("web");
-    let applied = bench
-        .engine
-        .apply(&set_state(1, AdminState::Drain), ROOT)
-        .expect("applies");
+    let applied = bench.engine.apply(&set_state(1, AdminState::Drain), ROOT).expect("applies");
     assert!(applied.changed);
     assert_eq!(applied.before.as_deref(), Some("ready"));
     assert_eq!(applied.published.tables, []);
@@ -202,10 +165,7 @@ fn undoing_a_change_brings_the_digest_back() {
     let before = digest(&bench.engine);
     bench.engine.apply(&add(3), ROOT).expect("applies");
     assert_ne!(digest(&bench.engine), before);
-    let undo = Change::RemoveBackend {
-        pool: "web".to_owned(),
-        address: address(3),
-    };
+    let undo = Change::RemoveBackend { pool: "web".to_owned(), address: address(3) };
     bench.engine.apply(&undo, ROOT).expect("applies");
     assert_eq!(digest(&bench.engine), before);
 }
@@ -214,10 +174,7 @@ fn undoing_a_change_brings_the_digest_back() {
 fn a_refused_change_changes_nothing() {
     let mut bench = bench();
     let before = bench.engine.model.clone();
-    let error = bench
-        .engine
-        .apply(&add(1), ROOT)
-        .expect_err("it is there already");
+    let error = bench.engine.apply(&add(1), ROOT).expect_err("it is there already");
     assert!(matches!(error, ApplyError::Refused(_)), "{error}");
     assert_eq!(bench.engine.model, before);
     assert!(!bench.engine.overlay_file.path().exists());
@@ -228,16 +185,9 @@ fn what_the_datapath_does_not_take_is_neither_kept_nor_stored() {
     let mut bench = bench();
     let before = bench.engine.model.clone();
     bench.refuses.store(true, Ordering::Relaxed);
-    let error = bench
-        .engine
-        .apply(&add(3), ROOT)
-        .expect_err("the datapath refuses");
+    let error = bench.engine.apply(&add(3), ROOT).expect_err("the datapath refuses");
     assert!(matches!(error, ApplyError::Publish(_)), "{error}");
-    assert!(
-        chain(&error).contains("cannot update map TABLES: out of memory"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).contains("cannot update map TABLES: out of memory"), "{}", chain(&error));
     assert_eq!(bench.engine.model, before);
     assert_eq!(bench.restarted().model, before);
 }
@@ -257,66 +207,38 @@ fn what_cannot_be_stored_is_taken_back_from_the_datapath() {
 #[test]
 fn stored_changes_that_no_longer_apply_are_told_and_kept_out() {
     let state = tempfile::tempdir().expect("a directory");
-    let stale = Change::SetWeight {
-        pool: "gone".to_owned(),
-        address: address(1),
-        weight: 3,
-    };
+    let stale = Change::SetWeight { pool: "gone".to_owned(), address: address(1), weight: 3 };
     let stored = Overlay::new(vec![stale.clone(), add(3)]);
-    OverlayFile::in_directory(state.path())
-        .save(&stored)
-        .expect("saves");
+    OverlayFile::in_directory(state.path()).save(&stored).expect("saves");
     let engine = Engine::new(start(&state), Box::new(MemoryDataplane::default())).expect("starts");
     assert_eq!(owners(&engine), [address(1), address(2), address(3)]);
     let problems = engine.status().problems();
-    assert!(
-        problems
-            .iter()
-            .any(|problem| problem.contains("there is no pool gone")),
-        "{problems:?}"
-    );
+    assert!(problems.iter().any(|problem| problem.contains("there is no pool gone")), "{problems:?}");
 }
 
 #[test]
 fn the_status_names_every_backend_without_a_way_but_not_those_in_maint() {
     let mut bench = bench();
-    let down = PathState::Down {
-        reason: "no route".to_owned(),
-    };
-    bench
-        .engine
-        .set_paths(Paths::from([(address(1), up()), (address(2), down)]));
+    let down = PathState::Down { reason: "no route".to_owned() };
+    bench.engine.set_paths(Paths::from([(address(1), up()), (address(2), down)]));
     let problems = bench.engine.status().problems();
     assert_eq!(problems, ["backend 10.8.11.2: no next hop: no route"]);
-    bench
-        .engine
-        .apply(&set_state(2, AdminState::Maint), ROOT)
-        .expect("applies");
+    bench.engine.apply(&set_state(2, AdminState::Maint), ROOT).expect("applies");
     assert_eq!(bench.engine.status().problems(), Vec::<String>::new());
     bench.engine.apply(&add(3), ROOT).expect("applies");
-    assert_eq!(
-        bench.engine.status().problems(),
-        ["backend 10.8.11.3: no next hop yet"]
-    );
+    assert_eq!(bench.engine.status().problems(), ["backend 10.8.11.3: no next hop yet"]);
 }
 
 #[test]
 fn the_status_names_an_interface_that_is_not_attached_and_a_pool_without_ready_backends() {
     let mut bench = bench();
-    bench
-        .engine
-        .set_paths(Paths::from([(address(1), up()), (address(2), up())]));
+    bench.engine.set_paths(Paths::from([(address(1), up()), (address(2), up())]));
     bench.engine.interfaces = vec!["eth7".to_owned()];
     for last in [1, 2] {
-        bench
-            .engine
-            .apply(&set_state(last, AdminState::Drain), ROOT)
-            .expect("applies");
+        bench.engine.apply(&set_state(last, AdminState::Drain), ROOT).expect("applies");
     }
     let problems = bench.engine.status().problems();
-    let [interface, pool] = problems.as_slice() else {
-        panic!("two problems: {problems:?}")
-    };
+    let [interface, pool] = problems.as_slice() else { panic!("two problems: {problems:?}") };
     assert!(interface.contains("eth7"), "{interface}");
     assert!(pool.contains("pool web: no backend is ready"), "{pool}");
 }
@@ -328,10 +250,7 @@ fn next_hops_that_the_datapath_does_not_take_degrade_the_status_until_it_does() 
     bench.refuses.store(true, Ordering::Relaxed);
     bench.engine.set_paths(paths.clone());
     let problems = bench.engine.status().problems();
-    assert!(
-        problems.iter().any(|problem| problem.contains("out of memory")),
-        "{problems:?}"
-    );
+    assert!(problems.iter().any(|problem| problem.contains("out of memory")), "{problems:?}");
     bench.refuses.store(false, Ordering::Relaxed);
     bench.engine.set_paths(paths);
     assert_eq!(bench.engine.status().problems(), Vec::<String>::new());
@@ -341,9 +260,7 @@ fn next_hops_that_the_datapath_does_not_take_degrade_the_status_until_it_does() 
 fn the_thread_ends_on_shutdown_and_when_everybody_is_gone() {
     let (sender, queue) = mpsc::channel(1);
     let thread = bench().engine.spawn(queue).expect("a thread");
-    sender
-        .blocking_send(Command::Shutdown)
-        .expect("the engine listens");
+    sender.blocking_send(Command::Shutdown).expect("the engine listens");
     thread.join().expect("ends");
     assert!(sender.is_closed());
 

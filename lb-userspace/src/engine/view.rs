@@ -34,55 +34,33 @@ pub struct Status {
 impl Status {
     /// What keeps this load balancer from its full service, one sentence each. Empty: healthy.
     pub fn problems(&self) -> Vec<String> {
-        let attached: BTreeSet<&str> = self
-            .attachments
-            .iter()
-            .map(|one| one.interface.as_str())
-            .collect();
+        let attached: BTreeSet<&str> = self.attachments.iter().map(|one| one.interface.as_str()).collect();
         let detached = self
             .interfaces
             .iter()
             .filter(|name| !attached.contains(name.as_str()))
             .map(|name| format!("interface {name}: the XDP program is not attached"));
-        let wayless = self
-            .without_way()
-            .into_iter()
-            .map(|(address, why)| format!("backend {address}: {why}"));
+        let wayless =
+            self.without_way().into_iter().map(|(address, why)| format!("backend {address}: {why}"));
         let unready = self
             .snapshot
             .model
             .pools()
             .values()
-            .filter(|pool| {
-                !pool
-                    .backends
-                    .values()
-                    .any(|backend| backend.admin == AdminState::Ready)
-            })
+            .filter(|pool| !pool.backends.values().any(|backend| backend.admin == AdminState::Ready))
             .map(|pool| format!("pool {}: no backend is ready, new flows are dropped", pool.name));
         let kept_out = self
             .kept_out
             .iter()
             .map(|out| format!("stored change is not in effect ({}): {}", out.change, out.refusal));
         let stale = self.path_error.iter().map(|error| format!("next hops: {error}"));
-        detached
-            .chain(wayless)
-            .chain(unready)
-            .chain(kept_out)
-            .chain(stale)
-            .collect()
+        detached.chain(wayless).chain(unready).chain(kept_out).chain(stale).collect()
     }
 
     /// Backends that no packet can be sent to, and why. Those in `maint` get no packets anyway.
     fn without_way(&self) -> Vec<(IpAddr, String)> {
         let mut wanted = BTreeSet::new();
-        for backend in self
-            .snapshot
-            .model
-            .pools()
-            .values()
-            .flat_map(|pool| pool.backends.values())
-        {
+        for backend in self.snapshot.model.pools().values().flat_map(|pool| pool.backends.values()) {
             if backend.admin != AdminState::Maint {
                 wanted.insert(backend.address);
             }

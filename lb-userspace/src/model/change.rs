@@ -11,30 +11,12 @@ use super::{AdminState, Backend, Model, Pool, Refusal, Vip, close_addresses, clo
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
-    AddVip {
-        vip: Vip,
-    },
-    RemoveVip {
-        name: String,
-    },
-    AddBackend {
-        pool: String,
-        backend: Backend,
-    },
-    RemoveBackend {
-        pool: String,
-        address: IpAddr,
-    },
-    SetWeight {
-        pool: String,
-        address: IpAddr,
-        weight: u16,
-    },
-    SetAdmin {
-        pool: String,
-        address: IpAddr,
-        state: AdminState,
-    },
+    AddVip { vip: Vip },
+    RemoveVip { name: String },
+    AddBackend { pool: String, backend: Backend },
+    RemoveBackend { pool: String, address: IpAddr },
+    SetWeight { pool: String, address: IpAddr, weight: u16 },
+    SetAdmin { pool: String, address: IpAddr, state: AdminState },
 }
 
 impl Model {
@@ -55,23 +37,14 @@ impl Model {
                 self.backend(*address, Some(pool))?;
                 let pool = next.pool_mut(pool)?;
                 if pool.backends.len() == 1 {
-                    return Err(Refusal::LastBackend {
-                        pool: pool.name.clone(),
-                        address: *address,
-                    });
+                    return Err(Refusal::LastBackend { pool: pool.name.clone(), address: *address });
                 }
                 pool.backends.remove(address);
             }
-            Change::SetWeight {
-                weight: 0, address, ..
-            } => {
+            Change::SetWeight { weight: 0, address, .. } => {
                 return Err(Refusal::ZeroWeight { address: *address });
             }
-            Change::SetWeight {
-                pool,
-                address,
-                weight,
-            } => next.backend_mut(pool, *address)?.weight = *weight,
+            Change::SetWeight { pool, address, weight } => next.backend_mut(pool, *address)?.weight = *weight,
             Change::SetAdmin { pool, address, state } => next.backend_mut(pool, *address)?.admin = *state,
         }
         Ok(next)
@@ -79,20 +52,13 @@ impl Model {
 
     fn pool_mut(&mut self, name: &str) -> Result<&mut Pool, Refusal> {
         let close = close_names(name, self.pools.keys());
-        self.pools.get_mut(name).ok_or_else(|| Refusal::UnknownPool {
-            pool: name.to_owned(),
-            close,
-        })
+        self.pools.get_mut(name).ok_or_else(|| Refusal::UnknownPool { pool: name.to_owned(), close })
     }
 
     fn backend_mut(&mut self, pool: &str, address: IpAddr) -> Result<&mut Backend, Refusal> {
         let pool = self.pool_mut(pool)?;
         let close = close_addresses(address, pool.backends.keys());
-        let unknown = Refusal::UnknownBackend {
-            address,
-            pool: Some(pool.name.clone()),
-            close,
-        };
+        let unknown = Refusal::UnknownBackend { address, pool: Some(pool.name.clone()), close };
         pool.backends.get_mut(&address).ok_or(unknown)
     }
 }
@@ -102,22 +68,19 @@ impl Change {
     pub fn before(&self, model: &Model) -> Option<String> {
         match self {
             Self::AddVip { .. } | Self::AddBackend { .. } => None,
-            Self::RemoveVip { name } => model
-                .vips
-                .get(name)
-                .map(|vip| format!("{} to pool {}", vip.endpoint(), vip.pool)),
+            Self::RemoveVip { name } => {
+                model.vips.get(name).map(|vip| format!("{} to pool {}", vip.endpoint(), vip.pool))
+            }
             Self::RemoveBackend { pool, address } => model
                 .backend(*address, Some(pool))
                 .ok()
                 .map(|(_, backend)| format!("weight {}, {}", backend.weight, backend.admin)),
-            Self::SetWeight { pool, address, .. } => model
-                .backend(*address, Some(pool))
-                .ok()
-                .map(|(_, backend)| backend.weight.to_string()),
-            Self::SetAdmin { pool, address, .. } => model
-                .backend(*address, Some(pool))
-                .ok()
-                .map(|(_, backend)| backend.admin.to_string()),
+            Self::SetWeight { pool, address, .. } => {
+                model.backend(*address, Some(pool)).ok().map(|(_, backend)| backend.weight.to_string())
+            }
+            Self::SetAdmin { pool, address, .. } => {
+                model.backend(*address, Some(pool)).ok().map(|(_, backend)| backend.admin.to_string())
+            }
         }
     }
 }
@@ -126,37 +89,16 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddVip { vip } => {
-                write!(
-                    f,
-                    "VIP {} added: {} to pool {}",
-                    vip.name,
-                    vip.endpoint(),
-                    vip.pool
-                )
+                write!(f, "VIP {} added: {} to pool {}", vip.name, vip.endpoint(), vip.pool)
             }
             Self::RemoveVip { name } => write!(f, "VIP {name} removed"),
-            Self::AddBackend {
-                pool,
-                backend:
-                    Backend {
-                        address,
-                        weight,
-                        admin,
-                    },
-            } => {
-                write!(
-                    f,
-                    "backend {address} added to pool {pool}: weight {weight}, {admin}"
-                )
+            Self::AddBackend { pool, backend: Backend { address, weight, admin } } => {
+                write!(f, "backend {address} added to pool {pool}: weight {weight}, {admin}")
             }
             Self::RemoveBackend { pool, address } => {
                 write!(f, "backend {address} removed from pool {pool}")
             }
-            Self::SetWeight {
-                pool,
-                address,
-                weight,
-            } => {
+            Self::SetWeight { pool, address, weight } => {
                 write!(f, "backend {address} of pool {pool}: weight {weight}")
             }
             Self::SetAdmin { pool, address, state } => {

@@ -47,11 +47,7 @@ pub struct Fleet {
 
 impl Model {
     pub fn new(fleet: Fleet) -> Self {
-        Self {
-            pools: BTreeMap::new(),
-            vips: BTreeMap::new(),
-            fleet,
-        }
+        Self { pools: BTreeMap::new(), vips: BTreeMap::new(), fleet }
     }
 
     /// By name.
@@ -70,10 +66,7 @@ impl Model {
 
     /// Every backend address, once.
     pub fn backend_addresses(&self) -> BTreeSet<IpAddr> {
-        self.pools
-            .values()
-            .flat_map(|pool| pool.backends.keys().copied())
-            .collect()
+        self.pools.values().flat_map(|pool| pool.backends.keys().copied()).collect()
     }
 
     pub fn pool(&self, name: &str) -> Result<&Pool, Refusal> {
@@ -96,10 +89,8 @@ impl Model {
             Some(name) => vec![self.pool(name)?],
             None => self.pools.values().collect(),
         };
-        let found: Vec<_> = pools
-            .iter()
-            .filter_map(|pool| Some((*pool, pool.backends.get(&address)?)))
-            .collect();
+        let found: Vec<_> =
+            pools.iter().filter_map(|pool| Some((*pool, pool.backends.get(&address)?))).collect();
         match found.as_slice() {
             [one] => Ok(*one),
             [] => Err(Refusal::UnknownBackend {
@@ -137,39 +128,18 @@ impl Model {
     pub fn insert_vip(&mut self, vip: Vip) -> Result<(), Refusal> {
         check_name("VIP", &vip.name)?;
         if let Some(why) = unusable(vip.address) {
-            return Err(Refusal::UnusableAddress {
-                what: "VIP",
-                address: vip.address,
-                why,
-            });
+            return Err(Refusal::UnusableAddress { what: "VIP", address: vip.address, why });
         }
         if let Some(other) = self.vips.get(&vip.name) {
-            return Err(Refusal::VipExists {
-                name: vip.name,
-                endpoint: other.endpoint(),
-            });
+            return Err(Refusal::VipExists { name: vip.name, endpoint: other.endpoint() });
         }
-        if let Some(other) = self
-            .vips
-            .values()
-            .find(|other| other.endpoint() == vip.endpoint())
-        {
-            return Err(Refusal::EndpointTaken {
-                endpoint: vip.endpoint(),
-                by: other.name.clone(),
-            });
+        if let Some(other) = self.vips.values().find(|other| other.endpoint() == vip.endpoint()) {
+            return Err(Refusal::EndpointTaken { endpoint: vip.endpoint(), by: other.name.clone() });
         }
         if self.fleet.source.contains(&vip.address) {
-            return Err(Refusal::VipIsSource {
-                vip: vip.name,
-                address: vip.address,
-            });
+            return Err(Refusal::VipIsSource { vip: vip.name, address: vip.address });
         }
-        if let Some(pool) = self
-            .pools
-            .values()
-            .find(|pool| pool.backends.contains_key(&vip.address))
-        {
+        if let Some(pool) = self.pools.values().find(|pool| pool.backends.contains_key(&vip.address)) {
             return Err(Refusal::VipIsBackend {
                 vip: vip.name,
                 address: vip.address,
@@ -191,11 +161,7 @@ impl Model {
             return Err(Refusal::BackendIsSource { address });
         }
         match self.vips.values().find(|vip| vip.address == address) {
-            Some(vip) => Err(Refusal::VipIsBackend {
-                vip: vip.name.clone(),
-                address,
-                pool: pool.to_owned(),
-            }),
+            Some(vip) => Err(Refusal::VipIsBackend { vip: vip.name.clone(), address, pool: pool.to_owned() }),
             None => Ok(()),
         }
     }
@@ -205,17 +171,8 @@ impl Model {
 fn check_name(what: &'static str, name: &str) -> Result<(), Refusal> {
     let fine = (1..=63).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    if fine {
-        Ok(())
-    } else {
-        Err(Refusal::BadName {
-            what,
-            name: name.to_owned(),
-        })
-    }
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if fine { Ok(()) } else { Err(Refusal::BadName { what, name: name.to_owned() }) }
 }
 
 /// Why no packet can be sent to such an address; `None` for an ordinary one.
@@ -241,11 +198,7 @@ fn close_names<'a>(wrong: &str, names: impl Iterator<Item = &'a String>) -> Vec<
         .filter(|(edits, name)| *edits <= 2.max(name.len() / 3) || name.starts_with(wrong))
         .collect();
     close.sort();
-    close
-        .into_iter()
-        .take(CLOSE_MAX)
-        .map(|(_, name)| name.clone())
-        .collect()
+    close.into_iter().take(CLOSE_MAX).map(|(_, name)| name.clone()).collect()
 }
 
 /// The addresses that a mistyped one may have meant, best first: same family, one or two characters off.
@@ -258,11 +211,7 @@ fn close_addresses<'a>(wrong: IpAddr, addresses: impl Iterator<Item = &'a IpAddr
         .collect();
     close.sort();
     close.dedup();
-    close
-        .into_iter()
-        .take(CLOSE_MAX)
-        .map(|(_, address)| address)
-        .collect()
+    close.into_iter().take(CLOSE_MAX).map(|(_, address)| address).collect()
 }
 
 /// Levenshtein distance in bytes.

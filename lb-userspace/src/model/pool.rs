@@ -91,10 +91,7 @@ impl Pool {
     }
 
     pub fn total_weight(&self) -> u64 {
-        self.backends
-            .values()
-            .map(|backend| u64::from(backend.weight))
-            .sum()
+        self.backends.values().map(|backend| u64::from(backend.weight)).sum()
     }
 
     /// Adds a backend, if it obeys the rules that need nothing but this pool.
@@ -105,28 +102,13 @@ impl Pool {
             return Err(Refusal::ZeroWeight { address });
         }
         if let Some(why) = super::unusable(address) {
-            return Err(Refusal::UnusableAddress {
-                what: "backend",
-                address,
-                why,
-            });
+            return Err(Refusal::UnusableAddress { what: "backend", address, why });
         }
         if self.backends.contains_key(&address) {
-            return Err(Refusal::BackendExists {
-                pool: pool(),
-                address,
-            });
+            return Err(Refusal::BackendExists { pool: pool(), address });
         }
-        if let Some(other) = self
-            .backends
-            .keys()
-            .find(|other| other.is_ipv4() != address.is_ipv4())
-        {
-            return Err(Refusal::MixedFamilies {
-                pool: pool(),
-                address,
-                other: *other,
-            });
+        if let Some(other) = self.backends.keys().find(|other| other.is_ipv4() != address.is_ipv4()) {
+            return Err(Refusal::MixedFamilies { pool: pool(), address, other: *other });
         }
         self.backends.insert(address, backend);
         Ok(())
@@ -135,11 +117,7 @@ impl Pool {
 
 impl Backend {
     pub fn new(address: IpAddr, weight: u16) -> Self {
-        Self {
-            address,
-            weight,
-            admin: AdminState::Ready,
-        }
+        Self { address, weight, admin: AdminState::Ready }
     }
 }
 
@@ -190,10 +168,7 @@ impl FromStr for Encapsulation {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|encapsulation| encapsulation.name() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|encapsulation| encapsulation.name() == text).ok_or(())
     }
 }
 
@@ -231,9 +206,6 @@ mod backend_list {
         deserializer: D,
     ) -> Result<BTreeMap<IpAddr, Backend>, D::Error> {
         let list = Vec::<Backend>::deserialize(deserializer)?;
-        Ok(list
-            .into_iter()
-            .map(|backend| (backend.address, backend))
-            .collect())
+        Ok(list.into_iter().map(|backend| (backend.address, backend)).collect())
     }
 }

@@ -13,11 +13,7 @@ pub enum Refusal {
     #[error("{what} name `{name}` is not a word")]
     BadName { what: &'static str, name: String },
     #[error("{what} address {address} {why}")]
-    UnusableAddress {
-        what: &'static str,
-        address: IpAddr,
-        why: &'static str,
-    },
+    UnusableAddress { what: &'static str, address: IpAddr, why: &'static str },
     #[error("pool {pool} exists already")]
     PoolExists { pool: String },
     #[error("pool {pool} has no backend")]
@@ -31,11 +27,7 @@ pub enum Refusal {
     #[error("pool {pool} has backend {address} already")]
     BackendExists { pool: String, address: IpAddr },
     #[error("pool {pool} mixes address families: {address} and {other}")]
-    MixedFamilies {
-        pool: String,
-        address: IpAddr,
-        other: IpAddr,
-    },
+    MixedFamilies { pool: String, address: IpAddr, other: IpAddr },
     #[error("backend {address} lies outside tunnel_sources: agents would drop what is sent to it")]
     OutsideTunnelSources { address: IpAddr },
     #[error("backend {address} is a source address of this load balancer")]
@@ -43,11 +35,7 @@ pub enum Refusal {
     #[error("cannot remove backend {address}: it is the last one of pool {pool}")]
     LastBackend { pool: String, address: IpAddr },
     #[error("there is no backend {address}{}", in_pool(pool.as_deref()))]
-    UnknownBackend {
-        address: IpAddr,
-        pool: Option<String>,
-        close: Vec<IpAddr>,
-    },
+    UnknownBackend { address: IpAddr, pool: Option<String>, close: Vec<IpAddr> },
     #[error("backend {address} is in several pools: {}", pools.join(", "))]
     AmbiguousBackend { address: IpAddr, pools: Vec<String> },
     #[error("there is no VIP {name}")]
@@ -59,11 +47,7 @@ pub enum Refusal {
     #[error("VIP {vip} has {address}, which is a source address of this load balancer")]
     VipIsSource { vip: String, address: IpAddr },
     #[error("{address} is both VIP {vip} and a backend of pool {pool}")]
-    VipIsBackend {
-        vip: String,
-        address: IpAddr,
-        pool: String,
-    },
+    VipIsBackend { vip: String, address: IpAddr, pool: String },
 }
 
 impl Refusal {
@@ -103,10 +87,7 @@ impl Refusal {
                 format!("remove the VIP first, or drain it: bowline backend drain {address}")
             }
             Self::AmbiguousBackend { pools, .. } => {
-                format!(
-                    "say which one: --pool {}",
-                    pools.first().map_or("POOL", String::as_str)
-                )
+                format!("say which one: --pool {}", pools.first().map_or("POOL", String::as_str))
             }
             Self::EndpointTaken { by, .. } => format!("remove the other first: bowline vip remove {by}"),
             Self::VipIsSource { .. } => {

@@ -43,11 +43,7 @@ pub struct EndpointError {
 
 impl Vip {
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint {
-            address: self.address,
-            protocol: self.protocol,
-            port: self.port,
-        }
+        Endpoint { address: self.address, protocol: self.protocol, port: self.port }
     }
 }
 
@@ -80,10 +76,7 @@ impl FromStr for Protocol {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.name() == text)
-            .ok_or(())
+        Self::ALL.into_iter().find(|protocol| protocol.name() == text).ok_or(())
     }
 }
 
@@ -100,19 +93,10 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let wrong = |why| EndpointError {
-            text: text.to_owned(),
-            why,
-        };
-        let (place, protocol) = text
-            .rsplit_once('/')
-            .ok_or_else(|| wrong("the protocol is missing"))?;
-        let protocol = protocol
-            .parse()
-            .map_err(|()| wrong("the protocol must be tcp or udp"))?;
-        let (address, port) = place
-            .rsplit_once(':')
-            .ok_or_else(|| wrong("the port is missing"))?;
+        let wrong = |why| EndpointError { text: text.to_owned(), why };
+        let (place, protocol) = text.rsplit_once('/').ok_or_else(|| wrong("the protocol is missing"))?;
+        let protocol = protocol.parse().map_err(|()| wrong("the protocol must be tcp or udp"))?;
+        let (address, port) = place.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?;
         let address = match address.strip_prefix('[') {
             Some(rest) => rest
                 .strip_suffix(']')
@@ -120,26 +104,14 @@ impl FromStr for Endpoint {
                 .map(IpAddr::V6)
                 .ok_or_else(|| wrong("the part in brackets must be an IPv6 address"))?,
             None if address.contains(':') => return Err(wrong("an IPv6 address needs brackets")),
-            None => IpAddr::V4(
-                address
-                    .parse()
-                    .ok()
-                    .ok_or_else(|| wrong("the address does not parse"))?,
-            ),
+            None => IpAddr::V4(address.parse().ok().ok_or_else(|| wrong("the address does not parse"))?),
         };
         // `u16::from_str` would also take `+80`.
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(wrong("the port must be a number from 0 to 65535"));
         }
-        let port = port
-            .parse()
-            .ok()
-            .ok_or_else(|| wrong("the port must be a number from 0 to 65535"))?;
-        Ok(Self {
-            address,
-            protocol,
-            port,
-        })
+        let port = port.parse().ok().ok_or_else(|| wrong("the port must be a number from 0 to 65535"))?;
+        Ok(Self { address, protocol, port })
     }
 }
 

@@ -41,25 +41,14 @@ pub async fn watch(
     tokio::spawn(connection);
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot ask routes by netlink")?;
     tokio::spawn(connection);
-    let mut resolver = Resolver {
-        kernel: Kernel::new(handle),
-        last_macs: BTreeMap::new(),
-    };
+    let mut resolver = Resolver { kernel: Kernel::new(handle), last_macs: BTreeMap::new() };
     let mut told: Option<Paths> = None;
     loop {
         let wanted = addresses.borrow_and_update().clone();
         let paths = resolver.resolve(&wanted).await;
-        let wait = if paths.values().all(PathState::is_up) {
-            REFRESH
-        } else {
-            RETRY
-        };
+        let wait = if paths.values().all(PathState::is_up) { REFRESH } else { RETRY };
         if told.as_ref() != Some(&paths) {
-            if engine
-                .send(Command::NextHopsChanged(paths.clone()))
-                .await
-                .is_err()
-            {
+            if engine.send(Command::NextHopsChanged(paths.clone())).await.is_err() {
                 return Ok(());
             }
             told = Some(paths);
@@ -100,14 +89,7 @@ impl Resolver {
                 let reason = format!("netlink does not answer: {error}");
                 return addresses
                     .iter()
-                    .map(|at| {
-                        (
-                            *at,
-                            PathState::Down {
-                                reason: reason.clone(),
-                            },
-                        )
-                    })
+                    .map(|at| (*at, PathState::Down { reason: reason.clone() }))
                     .collect();
             }
         };
@@ -126,10 +108,7 @@ impl Resolver {
     }
 
     async fn view(&self) -> Result<View, rtnetlink::Error> {
-        Ok(View {
-            links: self.kernel.links().await?,
-            neighbours: self.kernel.neighbours().await?,
-        })
+        Ok(View { links: self.kernel.links().await?, neighbours: self.kernel.neighbours().await? })
     }
 
     /// The way to one address, or why there is none, for people. Its next hop goes into `used`.
@@ -140,23 +119,19 @@ impl Resolver {
         used: &mut BTreeSet<NextHopKey>,
     ) -> Result<Path, String> {
         let route = self.kernel.route(address).await?;
-        let link = view
-            .links
-            .get(&route.ifindex)
-            .ok_or_else(|| format!("interface {} is gone", route.ifindex))?;
+        let link =
+            view.links.get(&route.ifindex).ok_or_else(|| format!("interface {} is gone", route.ifindex))?;
         if !link.is_up {
             return Err(format!("interface {} is down", link.name));
         }
-        let source_mac = link
-            .mac
-            .ok_or_else(|| format!("interface {} has no Ethernet address", link.name))?;
+        let source_mac =
+            link.mac.ok_or_else(|| format!("interface {} has no Ethernet address", link.name))?;
         let next_hop = route.gateway.unwrap_or(address);
         let key = (route.ifindex, next_hop);
         let mac = self.mac(key, view, used.insert(key)).await;
         let mac = mac.ok_or_else(|| format!("neighbour {next_hop} on {} does not answer", link.name))?;
-        let source = route
-            .source
-            .ok_or_else(|| format!("the route on {} has no source address", link.name))?;
+        let source =
+            route.source.ok_or_else(|| format!("the route on {} has no source address", link.name))?;
         Ok(Path {
             ifindex: route.ifindex,
             interface: link.name.clone(),

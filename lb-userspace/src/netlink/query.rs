@@ -59,9 +59,7 @@ impl Kernel {
         let mut question = RouteMessage::default();
         question.header.address_family = family(destination);
         question.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
-        question
-            .attributes
-            .push(RouteAttribute::Destination(destination.into()));
+        question.attributes.push(RouteAttribute::Destination(destination.into()));
         // A route "get" and not a dump: the kernel's own lookup, policy rules and next-hop groups included.
         let answer = self.handle.route().get(question).execute().try_next().await;
         let answer = answer
@@ -87,12 +85,7 @@ impl Kernel {
     pub(super) async fn neighbours(&self) -> Result<BTreeMap<NextHopKey, Neighbour>, rtnetlink::Error> {
         let mut neighbours = BTreeMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut answers = self
-                .handle
-                .neighbours()
-                .get()
-                .set_address_family(family)
-                .execute();
+            let mut answers = self.handle.neighbours().get().set_address_family(family).execute();
             while let Some(answer) = answers.try_next().await? {
                 if let Some(address) = destination(&answer) {
                     neighbours.insert((answer.header.ifindex, address), read_neighbour(&answer));
@@ -109,18 +102,9 @@ impl Kernel {
         (ifindex, address): NextHopKey,
     ) -> Result<(), rtnetlink::Error> {
         // "managed" together with a state loses the flag, so the state must be none.
-        let add = || {
-            self.handle
-                .neighbours()
-                .add(ifindex, address)
-                .state(NeighbourState::None)
-                .replace()
-        };
+        let add = || self.handle.neighbours().add(ifindex, address).state(NeighbourState::None).replace();
         let mut managed = add();
-        managed
-            .message_mut()
-            .attributes
-            .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        managed.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         if managed.execute().await.is_ok() {
             return Ok(());
         }
@@ -129,20 +113,11 @@ impl Kernel {
 }
 
 fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 fn read_route(answer: &RouteMessage) -> Option<Route> {
-    let mut route = Route {
-        ifindex: 0,
-        gateway: None,
-        source: None,
-        mtu: None,
-    };
+    let mut route = Route { ifindex: 0, gateway: None, source: None, mtu: None };
     for attribute in &answer.attributes {
         match attribute {
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
@@ -164,12 +139,7 @@ fn read_route(answer: &RouteMessage) -> Option<Route> {
 
 fn read_link(answer: &LinkMessage) -> Link {
     let is_up = answer.header.flags.contains(LinkFlags::Up);
-    let mut link = Link {
-        name: answer.header.index.to_string(),
-        is_up,
-        mac: None,
-        mtu: 0,
-    };
+    let mut link = Link { name: answer.header.index.to_string(), is_up, mac: None, mtu: 0 };
     for attribute in &answer.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
@@ -198,15 +168,12 @@ fn destination(entry: &NeighbourMessage) -> Option<IpAddr> {
 }
 
 fn read_neighbour(entry: &NeighbourMessage) -> Neighbour {
-    let mut neighbour = Neighbour {
-        mac: None,
-        is_kept: entry.header.state == NeighbourState::Permanent,
-    };
+    let mut neighbour = Neighbour { mac: None, is_kept: entry.header.state == NeighbourState::Permanent };
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(mac) => neighbour.mac = mac.as_slice().try_into().ok(),
             NeighbourAttribute::ExtFlags(flags) => {
-                neighbour.is_kept |= flags.contains(NeighbourExtFlags::Managed)
+                neighbour.is_kept |= flags.contains(NeighbourExtFlags::Managed);
             }
             _ => {}
         }

@@ -37,21 +37,14 @@ impl Overlay {
 
     /// Applies the changes to the model of the configuration file.
     pub fn replay(&self, base: &Model) -> Replay {
-        let mut replay = Replay {
-            model: base.clone(),
-            overlay: Self::default(),
-            kept_out: Vec::new(),
-        };
+        let mut replay = Replay { model: base.clone(), overlay: Self::default(), kept_out: Vec::new() };
         for change in &self.changes {
             match replay.model.apply(change) {
                 Ok(model) => {
                     replay.model = model;
                     replay.overlay.changes.push(change.clone());
                 }
-                Err(refusal) => replay.kept_out.push(KeptOut {
-                    change: change.clone(),
-                    refusal,
-                }),
+                Err(refusal) => replay.kept_out.push(KeptOut { change: change.clone(), refusal }),
             }
         }
         replay
@@ -66,9 +59,7 @@ impl Overlay {
     pub fn with(&self, base: &Model, change: &Change) -> Self {
         let mut appended = self.clone();
         appended.changes.push(change.clone());
-        let folded = Self {
-            changes: fold(&self.changes, change),
-        };
+        let folded = Self { changes: fold(&self.changes, change) };
         let (long, short) = (appended.replay(base), folded.replay(base));
         let same = short.kept_out.is_empty() && short.model == long.model;
         if same { folded } else { appended }
@@ -83,9 +74,7 @@ fn fold(earlier: &[Change], change: &Change) -> Vec<Change> {
         .iter()
         .rposition(|earlier| adds_or_removes(earlier) && self::subject(earlier) == subject)
         .unwrap_or(0);
-    let added_here = earlier
-        .get(since)
-        .is_some_and(|first| adds(first) && self::subject(first) == subject);
+    let added_here = earlier.get(since).is_some_and(|first| adds(first) && self::subject(first) == subject);
     let mut list: Vec<Change> = earlier.to_vec();
     match change {
         Change::AddVip { .. } | Change::AddBackend { .. } => list.push(change.clone()),
@@ -174,8 +163,7 @@ mod tests {
         for (pool, members) in [("web", [1, 2].as_slice()), ("dns", &[3])] {
             let mut pool = Pool::named(pool);
             for last in members {
-                pool.insert(Backend::new(address(*last), 10))
-                    .expect("a fine backend");
+                pool.insert(Backend::new(address(*last), 10)).expect("a fine backend");
             }
             model.insert_pool(pool).expect("a fine pool");
         }
@@ -185,59 +173,34 @@ mod tests {
 
     fn vip(name: &str, port: u16) -> Vip {
         let address = IpAddr::from([203, 0, 113, 10]);
-        Vip {
-            name: name.to_owned(),
-            address,
-            protocol: Protocol::Tcp,
-            port,
-            pool: "web".to_owned(),
-        }
+        Vip { name: name.to_owned(), address, protocol: Protocol::Tcp, port, pool: "web".to_owned() }
     }
 
     fn weight(last: u8, weight: u16) -> Change {
-        Change::SetWeight {
-            pool: "web".to_owned(),
-            address: address(last),
-            weight,
-        }
+        Change::SetWeight { pool: "web".to_owned(), address: address(last), weight }
     }
 
     fn add(last: u8) -> Change {
-        Change::AddBackend {
-            pool: "web".to_owned(),
-            backend: Backend::new(address(last), 1),
-        }
+        Change::AddBackend { pool: "web".to_owned(), backend: Backend::new(address(last), 1) }
     }
 
     fn remove(last: u8) -> Change {
-        Change::RemoveBackend {
-            pool: "web".to_owned(),
-            address: address(last),
-        }
+        Change::RemoveBackend { pool: "web".to_owned(), address: address(last) }
     }
 
     fn folded(changes: &[Change]) -> Vec<Change> {
         let base = base();
-        changes
-            .iter()
-            .fold(Overlay::default(), |overlay, change| overlay.with(&base, change))
-            .changes
+        changes.iter().fold(Overlay::default(), |overlay, change| overlay.with(&base, change)).changes
     }
 
     #[test]
     fn a_later_weight_replaces_an_earlier_one() {
-        assert_eq!(
-            folded(&[weight(1, 5), weight(2, 6), weight(1, 7)]),
-            [weight(1, 7), weight(2, 6)]
-        );
+        assert_eq!(folded(&[weight(1, 5), weight(2, 6), weight(1, 7)]), [weight(1, 7), weight(2, 6)]);
     }
 
     #[test]
     fn adding_and_removing_the_same_backend_cancel() {
-        assert_eq!(
-            folded(&[add(9), weight(9, 4), weight(1, 3), remove(9)]),
-            [weight(1, 3)]
-        );
+        assert_eq!(folded(&[add(9), weight(9, 4), weight(1, 3), remove(9)]), [weight(1, 3)]);
     }
 
     #[test]
@@ -248,10 +211,7 @@ mod tests {
 
     #[test]
     fn the_weight_of_an_added_backend_is_part_of_its_addition() {
-        let heavy = Change::AddBackend {
-            pool: "web".to_owned(),
-            backend: Backend::new(address(9), 8),
-        };
+        let heavy = Change::AddBackend { pool: "web".to_owned(), backend: Backend::new(address(9), 8) };
         assert_eq!(folded(&[add(9), weight(9, 8)]), [heavy]);
     }
 
@@ -270,9 +230,7 @@ mod tests {
         let overlay = Overlay::new(vec![weight(7, 3), weight(1, 3)]);
         let replay = overlay.replay(&base());
         assert_eq!(replay.overlay.changes(), [weight(1, 3)]);
-        let [out] = replay.kept_out.as_slice() else {
-            panic!("one change kept out: {replay:?}")
-        };
+        let [out] = replay.kept_out.as_slice() else { panic!("one change kept out: {replay:?}") };
         assert_eq!(out.change, weight(7, 3));
         assert!(out.refusal.to_string().contains("10.8.11.7"), "{}", out.refusal);
     }
@@ -285,28 +243,18 @@ mod tests {
                 pool,
                 backend: Backend::new(address(last), weight),
             }),
-            (pool.clone(), last.clone()).prop_map(|(pool, last)| Change::RemoveBackend {
-                pool,
-                address: address(last)
-            }),
+            (pool.clone(), last.clone())
+                .prop_map(|(pool, last)| Change::RemoveBackend { pool, address: address(last) }),
             (pool.clone(), last.clone(), 1..4_u16).prop_map(|(pool, last, weight)| Change::SetWeight {
                 pool,
                 address: address(last),
                 weight,
             }),
-            (pool, last, prop::sample::select(&AdminState::ALL[..])).prop_map(|(pool, last, state)| {
-                Change::SetAdmin {
-                    pool,
-                    address: address(last),
-                    state,
-                }
-            }),
-            (0..3_u8, 80..83_u16).prop_map(|(name, port)| Change::AddVip {
-                vip: vip(&format!("v{name}"), port)
-            }),
-            (0..3_u8).prop_map(|name| Change::RemoveVip {
-                name: format!("v{name}")
-            }),
+            (pool, last, prop::sample::select(&AdminState::ALL[..]))
+                .prop_map(|(pool, last, state)| { Change::SetAdmin { pool, address: address(last), state } }),
+            (0..3_u8, 80..83_u16)
+                .prop_map(|(name, port)| Change::AddVip { vip: vip(&format!("v{name}"), port) }),
+            (0..3_u8).prop_map(|name| Change::RemoveVip { name: format!("v{name}") }),
         ]
     }
 

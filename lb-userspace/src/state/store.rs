@@ -31,10 +31,7 @@ pub enum OverlayError {
         "the stored changes {} are damaged; repair the file, or move it away to start from the configuration alone",
         path.display()
     )]
-    Damaged {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Damaged { path: PathBuf, source: serde_json::Error },
     #[error(
         "the stored changes {} have version {found}, this bowline reads version {VERSION}; use the bowline that \
          wrote them, or move the file away to start from the configuration alone",
@@ -60,9 +57,7 @@ struct StoredVersion {
 
 impl OverlayFile {
     pub fn in_directory(state_dir: &Path) -> Self {
-        Self {
-            path: state_dir.join(FILE_NAME),
-        }
+        Self { path: state_dir.join(FILE_NAME) }
     }
 
     pub fn path(&self) -> &Path {
@@ -80,10 +75,7 @@ impl OverlayFile {
         let damaged = |source| OverlayError::Damaged { path: path(), source };
         let StoredVersion { version } = serde_json::from_slice(&text).map_err(damaged)?;
         if version != VERSION {
-            return Err(OverlayError::Version {
-                path: path(),
-                found: version,
-            });
+            return Err(OverlayError::Version { path: path(), found: version });
         }
         let stored: Stored = serde_json::from_slice(&text).map_err(damaged)?;
         Ok(Overlay::new(stored.changes))
@@ -92,19 +84,11 @@ impl OverlayFile {
     /// Replaces the file. When this returns `Ok`, the overlay survives a power cut; on error the old file stands.
     pub fn save(&self, overlay: &Overlay) -> Result<(), OverlayError> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory).map_err(|source| OverlayError::Directory {
-            path: directory.to_owned(),
-            source,
-        })?;
-        let stored = Stored {
-            version: VERSION,
-            changes: overlay.changes().to_vec(),
-        };
+        fs::create_dir_all(directory)
+            .map_err(|source| OverlayError::Directory { path: directory.to_owned(), source })?;
+        let stored = Stored { version: VERSION, changes: overlay.changes().to_vec() };
         self.replace(directory, &stored)
-            .map_err(|source| OverlayError::Write {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| OverlayError::Write { path: self.path.clone(), source })
     }
 
     fn replace(&self, directory: &Path, stored: &Stored) -> io::Result<()> {
@@ -128,16 +112,8 @@ mod tests {
     fn overlay() -> Overlay {
         let address = "10.8.11.2".parse().expect("an address");
         Overlay::new(vec![
-            Change::SetWeight {
-                pool: "web".to_owned(),
-                address,
-                weight: 7,
-            },
-            Change::SetAdmin {
-                pool: "web".to_owned(),
-                address,
-                state: AdminState::Drain,
-            },
+            Change::SetWeight { pool: "web".to_owned(), address, weight: 7 },
+            Change::SetAdmin { pool: "web".to_owned(), address, state: AdminState::Drain },
         ])
     }
 
@@ -154,10 +130,7 @@ mod tests {
     #[test]
     fn no_file_is_an_empty_overlay() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert_eq!(
-            OverlayFile::in_directory(directory.path()).load().expect("loads"),
-            Overlay::default()
-        );
+        assert_eq!(OverlayFile::in_directory(directory.path()).load().expect("loads"), Overlay::default());
     }
 
     #[test]
@@ -190,20 +163,11 @@ mod tests {
         let file = OverlayFile::in_directory(directory.path());
         file.save(&overlay()).expect("saves");
         // A directory in the file's place makes the rename fail for root too.
-        let blocked = OverlayFile {
-            path: directory.path().join("blocked"),
-        };
+        let blocked = OverlayFile { path: directory.path().join("blocked") };
         fs::create_dir_all(blocked.path().join("full")).expect("creates");
-        assert!(matches!(
-            blocked.save(&overlay()),
-            Err(OverlayError::Write { .. })
-        ));
+        assert!(matches!(blocked.save(&overlay()), Err(OverlayError::Write { .. })));
         assert_eq!(file.load().expect("loads"), overlay());
-        assert_eq!(
-            fs::read_dir(directory.path()).expect("lists").count(),
-            2,
-            "no temporary file is left"
-        );
+        assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 2, "no temporary file is left");
         let mode = fs::metadata(file.path()).expect("stat").permissions().mode();
         assert_eq!(mode & 0o077, 0, "only the daemon reads it");
     }

@@ -10,11 +10,7 @@ use lb_tests::report::is_closed_pipe;
 
 /// Client, router, two load balancers and four backends in network namespaces, with Bowline running
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask lab",
-    disable_help_subcommand = true,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "cargo xtask lab", disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// Remove the lab
     #[arg(long)]
@@ -47,11 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let verb = if arguments.down {
-        Verb::Down
-    } else {
-        arguments.verb.unwrap_or(Verb::Up)
-    };
+    let verb = if arguments.down { Verb::Down } else { arguments.verb.unwrap_or(Verb::Up) };
     let text = match verb {
         Verb::Up => interactive::up()?,
         Verb::Down => interactive::down()?,

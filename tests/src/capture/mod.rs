@@ -49,15 +49,11 @@ impl Capture {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let set_up = || {
-            let names = interfaces
-                .iter()
-                .map(|name| index(name))
-                .collect::<Result<BTreeMap<_, _>>>()?;
+            let names = interfaces.iter().map(|name| index(name)).collect::<Result<BTreeMap<_, _>>>()?;
             Ok((open()?, names))
         };
-        let thread = netns.thread("capture", set_up, move |(socket, names)| {
-            read_all(&socket, &names, &told)
-        })?;
+        let thread =
+            netns.thread("capture", set_up, move |(socket, names)| read_all(&socket, &names, &told))?;
         Ok(Self { stop, thread })
     }
 
@@ -65,9 +61,7 @@ impl Capture {
     /// incomplete capture proves nothing.
     pub fn stop(self) -> Result<Packets> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_panic| anyhow!("the capture thread panicked"))?
+        self.thread.join().map_err(|_panic| anyhow!("the capture thread panicked"))?
     }
 }
 
@@ -78,9 +72,7 @@ pub struct Packets(pub Vec<Seen>);
 impl Packets {
     /// Packets from clients to a VIP that left the router by this interface.
     pub fn to_vip<'a>(&'a self, interface: &'a str) -> impl Iterator<Item = &'a Seen> {
-        self.0
-            .iter()
-            .filter(move |seen| seen.outgoing && &*seen.interface == interface && seen.is_to_vip())
+        self.0.iter().filter(move |seen| seen.outgoing && &*seen.interface == interface && seen.is_to_vip())
     }
 
     /// The flows that had packets leave the router by this interface.
@@ -90,10 +82,7 @@ impl Packets {
 
     /// The flows that had packets leave by both interfaces: those that a router split.
     pub fn crossing(&self, one: &str, other: &str) -> BTreeSet<FiveTuple> {
-        self.flows(one)
-            .intersection(&self.flows(other))
-            .copied()
-            .collect()
+        self.flows(one).intersection(&self.flows(other)).copied().collect()
     }
 
     /// All packets of a flow on one interface, both directions.
@@ -114,20 +103,12 @@ impl Seen {
 
 fn index(name: &str) -> Result<(usize, Arc<str>)> {
     let index = if_nametoindex(name).with_context(|| format!("no interface {name} to capture on"))?;
-    Ok((
-        usize::try_from(index).context("an interface index that does not fit")?,
-        Arc::from(name),
-    ))
+    Ok((usize::try_from(index).context("an interface index that does not fit")?, Arc::from(name)))
 }
 
 fn open() -> Result<OwnedFd> {
-    let fd = socket(
-        AddressFamily::Packet,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::EthAll,
-    )
-    .context("cannot open a packet socket (are you root?)")?;
+    let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+        .context("cannot open a packet socket (are you root?)")?;
     setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).context("cannot enlarge the capture's buffer")?;
     setsockopt(&fd, sockopt::ReceiveTimestampns, &true).context("cannot ask for time stamps")?;
     setsockopt(&fd, sockopt::RxqOvfl, &1).context("cannot ask for the number of lost packets")?;
@@ -168,9 +149,7 @@ fn read_all(socket: &OwnedFd, names: &BTreeMap<usize, Arc<str>>, stop: &AtomicBo
             continue;
         };
         let outgoing = from.pkttype() == OUTGOING;
-        packets
-            .0
-            .extend(Seen::parse(&frame[..length], time, name, outgoing));
+        packets.0.extend(Seen::parse(&frame[..length], time, name, outgoing));
     }
     if lost > 0 {
         bail!("the capture lost {lost} packets; it proves nothing");

@@ -66,13 +66,7 @@ pub struct FiveTuple {
 
 impl FiveTuple {
     pub fn reversed(self) -> Self {
-        Self {
-            src: self.dst,
-            dst: self.src,
-            sport: self.dport,
-            dport: self.sport,
-            ..self
-        }
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..self }
     }
 }
 
@@ -117,23 +111,10 @@ impl fmt::Display for Seen {
     /// One line, as tcpdump would write it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.time.as_secs() % 86_400;
-        let clock = format!(
-            "{:02}:{:02}:{:02}",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60
-        );
+        let clock = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
         let direction = if self.outgoing { "out" } else { "in" };
-        let (src, dst) = (
-            SocketAddr::new(self.src, self.sport),
-            SocketAddr::new(self.dst, self.dport),
-        );
-        write!(
-            f,
-            "{clock}.{:06} {} {direction:3} ",
-            self.time.subsec_micros(),
-            self.interface
-        )?;
+        let (src, dst) = (SocketAddr::new(self.src, self.sport), SocketAddr::new(self.dst, self.dport));
+        write!(f, "{clock}.{:06} {} {direction:3} ", self.time.subsec_micros(), self.interface)?;
         if let Some(tunnel) = &self.tunnel {
             write!(f, "[{tunnel}] ")?;
         }
@@ -162,11 +143,7 @@ impl Seen {
 impl fmt::Display for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = if self.format == Format::Gue { "gue" } else { "ipip" };
-        write!(
-            f,
-            "{format} {} > {}, {}, ttl {}",
-            self.src, self.dst, self.ecn, self.ttl
-        )
+        write!(f, "{format} {} > {}, {}, ttl {}", self.src, self.dst, self.ecn, self.ttl)
     }
 }
 
@@ -232,10 +209,8 @@ impl fmt::Display for Flags {
     /// tcpdump's letters, in tcpdump's order: `SEW`, `S.E`, `P.`, `R`; `none` without any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
-        let text: String = (0..8)
-            .filter(|bit| self.0 >> bit & 1 == 1)
-            .map(|bit: usize| LETTERS[bit])
-            .collect();
+        let text: String =
+            (0..8).filter(|bit| self.0 >> bit & 1 == 1).map(|bit: usize| LETTERS[bit]).collect();
         f.pad(if text.is_empty() { "none" } else { &text })
     }
 }
@@ -254,78 +229,76 @@ struct Layers<'a> {
     payload: &'a [u8],
 }
 
+/// An IP header of either family and the bytes that the capture has of its payload.
+struct Network<'a> {
+    src: IpAddr,
+    dst: IpAddr,
+    tos: u8,
+    ttl: u8,
+    protocol: u8,
+    payload: &'a [u8],
+    /// Bytes of payload by the header. The IP length is believed, not the slice: a capture may cut a frame short.
+    len: usize,
+}
+
+impl<'a> Network<'a> {
+    fn of(net: &LaxNetSlice<'a>) -> Option<Self> {
+        match net {
+            LaxNetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                Some(Self {
+                    src: header.source_addr().into(),
+                    dst: header.destination_addr().into(),
+                    tos: header.dcp().value() << 2 | header.ecn().value(),
+                    ttl: header.ttl(),
+                    protocol: ip.payload().ip_number.0,
+                    payload: ip.payload().payload,
+                    len: usize::from(header.total_len()).saturating_sub(header.slice().len()),
+                })
+            }
+            LaxNetSlice::Ipv6(ip) => {
+                let header = ip.header();
+                let extensions = ip.extensions().slice().len();
+                Some(Self {
+                    src: header.source_addr().into(),
+                    dst: header.destination_addr().into(),
+                    tos: header.traffic_class(),
+                    ttl: header.hop_limit(),
+                    protocol: ip.payload().ip_number.0,
+                    payload: ip.payload().payload,
+                    len: usize::from(header.payload_length()).saturating_sub(extensions),
+                })
+            }
+            LaxNetSlice::Arp(_) => None,
+        }
+    }
+}
+
 impl<'a> Layers<'a> {
     fn of(packet: &LaxSlicedPacket<'a>) -> Option<Self> {
-        let (src, dst, tos, ttl, protocol, ip_payload, length): (IpAddr, IpAddr, _, _, _, _, usize) =
-            match packet.net.as_ref()? {
-                LaxNetSlice::Ipv4(ip) => {
-                    let header = ip.header();
-                    let tos = header.dcp().value() << 2 | header.ecn().value();
-                    // The IP length is believed, not the slice: the frame may be cut short by the capture.
-                    let length = usize::from(header.total_len()).saturating_sub(header.slice().len());
-                    let payload = ip.payload();
-                    let (src, dst) = (header.source_addr().into(), header.destination_addr().into());
-                    (
-                        src,
-                        dst,
-                        tos,
-                        header.ttl(),
-                        payload.ip_number,
-                        payload.payload,
-                        length,
-                    )
-                }
-                LaxNetSlice::Ipv6(ip) => {
-                    let header = ip.header();
-                    let payload = ip.payload();
-                    let extensions = ip.extensions().slice().len();
-                    let length = usize::from(header.payload_length()).saturating_sub(extensions);
-                    let (src, dst) = (header.source_addr().into(), header.destination_addr().into());
-                    let hops = header.hop_limit();
-                    (
-                        src,
-                        dst,
-                        header.traffic_class(),
-                        hops,
-                        payload.ip_number,
-                        payload.payload,
-                        length,
-                    )
-                }
-                LaxNetSlice::Arp(_) => return None,
-            };
+        let net = Network::of(packet.net.as_ref()?)?;
         let (sport, dport, flags, header, payload) = match packet.transport.as_ref() {
             Some(TransportSlice::Tcp(tcp)) => {
                 // The flags' byte of the header, whole: offset 13.
                 let flags = Flags(tcp.slice()[13]);
-                (
-                    tcp.source_port(),
-                    tcp.destination_port(),
-                    flags,
-                    tcp.header_slice().len(),
-                    tcp.payload(),
-                )
+                let header = tcp.header_slice().len();
+                (tcp.source_port(), tcp.destination_port(), flags, header, tcp.payload())
             }
-            Some(TransportSlice::Udp(udp)) => (
-                udp.source_port(),
-                udp.destination_port(),
-                Flags(0),
-                8,
-                udp.payload(),
-            ),
-            _ => (0, 0, Flags(0), 0, ip_payload),
+            Some(TransportSlice::Udp(udp)) => {
+                (udp.source_port(), udp.destination_port(), Flags(0), 8, udp.payload())
+            }
+            _ => (0, 0, Flags(0), 0, net.payload),
         };
-        let payload_len = length.saturating_sub(header);
         Some(Self {
-            src,
-            dst,
-            tos,
-            ttl,
-            protocol: protocol.0,
+            src: net.src,
+            dst: net.dst,
+            tos: net.tos,
+            ttl: net.ttl,
+            protocol: net.protocol,
             sport,
             dport,
             flags,
-            payload_len,
+            payload_len: net.len.saturating_sub(header),
             payload,
         })
     }
@@ -347,21 +320,8 @@ impl<'a> Layers<'a> {
         };
         let inner = Self::of(&LaxSlicedPacket::from_ip(inner).ok()?)?;
         let ecn = Ecn::of_tos(self.tos);
-        let Self {
-            src, dst, sport, ttl, ..
-        } = *self;
-        Some((
-            inner,
-            Tunnel {
-                format,
-                src,
-                dst,
-                sport,
-                ttl,
-                ecn,
-                private_len,
-            },
-        ))
+        let Self { src, dst, sport, ttl, .. } = *self;
+        Some((inner, Tunnel { format, src, dst, sport, ttl, ecn, private_len }))
     }
 }
 
@@ -381,15 +341,12 @@ mod tests {
         ip.ecn = etherparse::IpEcn::try_new(0b10).expect("two bits");
         ip.fragment_offset = IpFragOffset::ZERO;
         let mut packet = Vec::new();
-        PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
-            ip,
-            etherparse::Ipv4Extensions::default(),
-        ))
-        .tcp(40000, 80, 1, 1000)
-        .ack(5)
-        .psh()
-        .write(&mut packet, b"hello")
-        .expect("a vector takes everything");
+        PacketBuilder::ip(etherparse::IpHeaders::Ipv4(ip, etherparse::Ipv4Extensions::default()))
+            .tcp(40000, 80, 1, 1000)
+            .ack(5)
+            .psh()
+            .write(&mut packet, b"hello")
+            .expect("a vector takes everything");
         packet
     }
 
@@ -455,9 +412,7 @@ mod tests {
 
     #[test]
     fn flags_read_like_tcpdump() {
-        let texts: Vec<String> = [0xc2, 0x52, 0x18, 0x04, 0]
-            .map(|flags| Flags(flags).to_string())
-            .into();
+        let texts: Vec<String> = [0xc2, 0x52, 0x18, 0x04, 0].map(|flags| Flags(flags).to_string()).into();
         assert_eq!(texts, ["SEW", "S.E", "P.", "R", "none"]);
     }
 }

@@ -40,15 +40,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology, fleet: &Fleet) -> R
         daemon.ask(&["backend", "drain", &leaving.v4().to_string()])?;
         let weight = Pool::WEIGHT.to_string();
         let address = joining.v4().to_string();
-        daemon.ask(&[
-            "backend",
-            "add",
-            &address,
-            "--pool",
-            Pool::NAME,
-            "--weight",
-            &weight,
-        ])?;
+        daemon.ask(&["backend", "add", &address, "--pool", Pool::NAME, "--weight", &weight])?;
     }
     report.line(&format!(
         "on both: `bowline backend drain {}`, `bowline backend add {}`",
@@ -73,14 +65,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology, fleet: &Fleet) -> R
         before.rows(),
         counts.moved_lived + broke,
     ))?;
-    promises(
-        report,
-        fleet,
-        &counts,
-        &after,
-        &fresh,
-        [leaving.name(), joining.name()],
-    )
+    promises(report, fleet, &counts, &after, &fresh, [leaving.name(), joining.name()])
 }
 
 fn start_flows(report: &mut Report, topology: &Topology) -> Result<Vec<KeptBusy>> {
@@ -88,11 +73,7 @@ fn start_flows(report: &mut Report, topology: &Topology) -> Result<Vec<KeptBusy>
         CONNECTIONS
             .iter()
             .map(|&(family, connections)| {
-                let plan = Plan {
-                    first_port: Some(RUNNING_PORTS),
-                    messages: 1,
-                    ..Plan::tcp(connections)
-                };
+                let plan = Plan { first_port: Some(RUNNING_PORTS), messages: 1, ..Plan::tcp(connections) };
                 let flows = Flows::open(&topology.client.netns, family.service(), &plan)?;
                 Ok(flows.keep_busy(32, Duration::from_millis(20)))
             })
@@ -108,10 +89,8 @@ fn promises(
     fresh: &[(Family, Flows)],
     [leaving, joining]: [&str; 2],
 ) -> Result<()> {
-    report.promise(
-        counts.moved_lived + counts.moved_broke > 0,
-        "the change moved rows that had connections",
-    )?;
+    report
+        .promise(counts.moved_lived + counts.moved_broke > 0, "the change moved rows that had connections")?;
     let text = format!(
         "all {} connections on rows that did not move live",
         counts.stayed_lived + counts.stayed_broke
@@ -120,37 +99,15 @@ fn promises(
     for (family, flows) in fresh {
         let by_server = flows.by_server();
         let at = |name: &str| by_server.get(name).copied().unwrap_or(0);
-        let text = format!(
-            "{}: {} of {} new connections live",
-            family.name(),
-            flows.lived(),
-            flows.len()
-        );
+        let text = format!("{}: {} of {} new connections live", family.name(), flows.lived(), flows.len());
         report.promise(flows.lived() == flows.len(), &text)?;
-        let text = format!(
-            "{}: none of them at {leaving}, {} at {joining}",
-            family.name(),
-            at(joining)
-        );
+        let text = format!("{}: none of them at {leaving}, {} at {joining}", family.name(), at(joining));
         report.promise(at(leaving) == 0 && at(joining) > 0, &text)?;
     }
-    let foretold = fresh
-        .iter()
-        .flat_map(|(_, flows)| &flows.0)
-        .all(|flow| fleet.answered_as(after, flow));
-    report.promise(
-        foretold,
-        "each was answered by the backend that the changed configuration gives",
-    )?;
-    let digests = fleet
-        .load_balancers
-        .iter()
-        .map(digest)
-        .collect::<Result<BTreeSet<_>>>()?;
-    report.promise(
-        digests.len() == 1,
-        "both load balancers have the same table digest",
-    )
+    let foretold = fresh.iter().flat_map(|(_, flows)| &flows.0).all(|flow| fleet.answered_as(after, flow));
+    report.promise(foretold, "each was answered by the backend that the changed configuration gives")?;
+    let digests = fleet.load_balancers.iter().map(digest).collect::<Result<BTreeSet<_>>>()?;
+    report.promise(digests.len() == 1, "both load balancers have the same table digest")
 }
 
 /// The digest of the pool's table on this load balancer.
@@ -159,9 +116,7 @@ fn digest(daemon: &Daemon) -> Result<String> {
     // One pool is one object; a list of them holds it alone.
     let table = table.get(0).unwrap_or(&table);
     let digest = table.get("owners_digest").and_then(|digest| digest.as_str());
-    digest
-        .map(str::to_owned)
-        .context("`bowline table show -o json` has no owners_digest")
+    digest.map(str::to_owned).context("`bowline table show -o json` has no owners_digest")
 }
 
 /// What became of the running connections.
@@ -191,12 +146,7 @@ impl Counts {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let row = |label: &str, lived: usize, broke: usize| {
-            vec![
-                label.to_owned(),
-                (lived + broke).to_string(),
-                lived.to_string(),
-                broke.to_string(),
-            ]
+            vec![label.to_owned(), (lived + broke).to_string(), lived.to_string(), broke.to_string()]
         };
         vec![
             row("on rows that stayed", self.stayed_lived, self.stayed_broke),

@@ -29,11 +29,8 @@ pub(super) struct Fleet {
 
 impl Fleet {
     fn start(topology: &Topology) -> Result<Self> {
-        let agents = topology
-            .backends
-            .iter()
-            .map(|host| Daemon::agent(topology, host))
-            .collect::<Result<_>>()?;
+        let agents =
+            topology.backends.iter().map(|host| Daemon::agent(topology, host)).collect::<Result<_>>()?;
         let servers = serve(&topology.backends)?;
         let pool = Pool::of(&topology.backends[..POOL_SIZE]);
         let config = LbConfig::new(topology, pool.clone());
@@ -43,26 +40,13 @@ impl Fleet {
             daemon.wait_until_healthy()?;
             load_balancers.push(daemon);
         }
-        let names = topology
-            .backends
-            .iter()
-            .map(|host| (host.name().to_owned(), host.v4().into()))
-            .collect();
-        Ok(Self {
-            load_balancers,
-            pool,
-            names,
-            _agents: agents,
-            _servers: servers,
-        })
+        let names = topology.backends.iter().map(|host| (host.name().to_owned(), host.v4().into())).collect();
+        Ok(Self { load_balancers, pool, names, _agents: agents, _servers: servers })
     }
 
     /// Did the backend answer that the configuration alone says?
     pub(super) fn answered_as(&self, forecast: &Forecast, flow: &Flow) -> bool {
-        let answered = flow
-            .server
-            .as_ref()
-            .and_then(|name| self.names.get(name).copied());
+        let answered = flow.server.as_ref().and_then(|name| self.names.get(name).copied());
         answered.is_some() && answered == forecast.backend(flow.local, flow.remote)
     }
 }
@@ -86,10 +70,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology) -> Result<Fleet> {
         .iter()
         .map(|(family, flows)| figures(family.name(), flows, crossed(&packets, ["l1", "l2"], *family)))
         .collect();
-    report.table(
-        &["", "connections", "lived", "reset", "other", "crossed both LBs"],
-        &rows,
-    )?;
+    report.table(&["", "connections", "lived", "reset", "other", "crossed both LBs"], &rows)?;
     report.line("")?;
     let counts = per_load_balancer(&fleet, &packets, &before, &after);
     report.table(&["", "packets on its link", "packets it counted"], &counts)?;
@@ -106,10 +87,7 @@ fn promises(report: &mut Report, fleet: &Fleet, run: &Run, packets: &Packets) ->
             flows.lived() == flows.len(),
             &format!("{}: the same connections all live", family.name()),
         )?;
-        let text = format!(
-            "{}: {crossed} of them had packets on both load balancers",
-            family.name()
-        );
+        let text = format!("{}: {crossed} of them had packets on both load balancers", family.name());
         report.promise(crossed > 0, &text)?;
     }
     let flows = || run.iter().flat_map(|(_, flows)| &flows.0);
@@ -123,19 +101,13 @@ fn promises(report: &mut Report, fleet: &Fleet, run: &Run, packets: &Packets) ->
 
 /// Packets forwarded so far, per load balancer, in its own words.
 fn counted(fleet: &Fleet) -> Result<Vec<Option<u64>>> {
-    fleet
-        .load_balancers
-        .iter()
-        .map(|daemon| Ok(packets_in(&daemon.json(&["stats"])?)))
-        .collect()
+    fleet.load_balancers.iter().map(|daemon| Ok(packets_in(&daemon.json(&["stats"])?))).collect()
 }
 
 /// The sum over the VIPs of `bowline stats -o json`.
 fn packets_in(stats: &serde_json::Value) -> Option<u64> {
     let vips = stats.get("vips")?.as_array()?;
-    vips.iter()
-        .map(|vip| vip.get("packets").and_then(serde_json::Value::as_u64))
-        .sum()
+    vips.iter().map(|vip| vip.get("packets").and_then(serde_json::Value::as_u64)).sum()
 }
 
 fn per_load_balancer(

@@ -29,10 +29,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology) -> Result<()> {
     topology.hash_vips(RouterHash::FiveTuple)?;
     let (control, control_packets) = captured(report, topology, CONTROL_PORTS)?;
 
-    let runs = [
-        ("5-tuple, DSCP, ECN", &run, &packets),
-        ("5-tuple only", &control, &control_packets),
-    ];
+    let runs = [("5-tuple, DSCP, ECN", &run, &packets), ("5-tuple only", &control, &control_packets)];
     let mut rows = Vec::new();
     for (hash, run, packets) in runs {
         for (family, flows) in run {
@@ -40,17 +37,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology) -> Result<()> {
             rows.push(figures(&label, flows, crossed(packets, ["b1", "b2"], *family)));
         }
     }
-    report.table(
-        &[
-            "",
-            "connections",
-            "lived",
-            "reset",
-            "other",
-            "seen by both servers",
-        ],
-        &rows,
-    )?;
+    report.table(&["", "connections", "lived", "reset", "other", "seen by both servers"], &rows)?;
     report.line("")?;
     explain_one(report, &run, &packets)?;
     promises(report, &run, &control)?;
@@ -78,10 +65,8 @@ fn explain_one(report: &mut Report, run: &Run, packets: &Packets) -> Result<()> 
         return report.line("No connection was reset at its first message.");
     };
     let tuple = five_tuple(flow);
-    let both = packets
-        .0
-        .iter()
-        .filter(|seen| seen.five_tuple() == tuple || seen.five_tuple() == tuple.reversed());
+    let both =
+        packets.0.iter().filter(|seen| seen.five_tuple() == tuple || seen.five_tuple() == tuple.reversed());
     let mut told: Vec<&Seen> = Vec::new();
     for seen in both {
         told.push(seen);
@@ -89,9 +74,7 @@ fn explain_one(report: &mut Report, run: &Run, packets: &Packets) -> Result<()> 
             break;
         }
     }
-    report.line(&format!(
-        "One of them, {broken}, as the router saw it on the servers' links (b1, b2):"
-    ))?;
+    report.line(&format!("One of them, {broken}, as the router saw it on the servers' links (b1, b2):"))?;
     told.iter().try_for_each(|seen| report.quote(&seen.to_string()))?;
     report.line(
         "The handshake carries no ECN mark and went to one server. The first data is marked ECT(0), which the router's\n\
@@ -104,22 +87,13 @@ fn promises(report: &mut Report, run: &Run, control: &Run) -> Result<()> {
     for (family, flows) in run {
         // A hash with two outcomes parts handshake and data of about every second flow.
         let share = flows.reset() * 100 / flows.len().max(1);
-        let text = format!(
-            "{}: about half of the connections are reset ({share} %)",
-            family.name()
-        );
+        let text = format!("{}: about half of the connections are reset ({share} %)", family.name());
         report.promise((30..=70).contains(&share), &text)?;
     }
     let lived = control.iter().all(|(_, flows)| flows.lived() == flows.len());
-    report.promise(
-        lived,
-        "the same servers behind a correct router: all live, so it is the ECN bits",
-    )
+    report.promise(lived, "the same servers behind a correct router: all live, so it is the ECN bits")
 }
 
 fn set_ttl(host: &Host, ttl: &str) -> Result<()> {
-    host.netns.sysctl(&[
-        ("net/ipv4/ip_default_ttl", ttl),
-        ("net/ipv6/conf/eth0/hop_limit", ttl),
-    ])
+    host.netns.sysctl(&[("net/ipv4/ip_default_ttl", ttl), ("net/ipv6/conf/eth0/hop_limit", ttl)])
 }

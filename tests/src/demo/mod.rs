@@ -25,12 +25,8 @@ const SAME_PORTS: u16 = 20_000;
 pub fn run() -> Result<bool> {
     let started = Instant::now();
     let mut report = Report::default();
-    let topology = report.during("building the lab", || {
-        Topology::with_size(Size {
-            load_balancers: 2,
-            backends: 4,
-        })
-    })?;
+    let topology =
+        report.during("building the lab", || Topology::with_size(Size { load_balancers: 2, backends: 4 }))?;
     report.line(&format!(
         "A lab of namespaces, up in {} ms: client - router - lb1, lb2 - b1, b2, b3, b4; IPv4 and IPv6.",
         started.elapsed().as_millis()
@@ -58,11 +54,7 @@ fn connect(report: &mut Report, client: &Netns, first_port: u16) -> Result<Run> 
         CONNECTIONS
             .iter()
             .map(|&(family, connections)| {
-                let plan = Plan {
-                    first_port: Some(first_port),
-                    pause: PAUSE,
-                    ..Plan::tcp(connections)
-                };
+                let plan = Plan { first_port: Some(first_port), pause: PAUSE, ..Plan::tcp(connections) };
                 Ok((family, run_connections(client, family.service(), &plan)?))
             })
             .collect()
@@ -75,38 +67,23 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// An echo server on each of these hosts, at both VIPs.
 fn serve(hosts: &[Host]) -> Result<Vec<EchoServer>> {
     let services = Family::BOTH.map(Family::service);
-    hosts
-        .iter()
-        .map(|host| EchoServer::start(&host.netns, host.name(), &services))
-        .collect()
+    hosts.iter().map(|host| EchoServer::start(&host.netns, host.name(), &services)).collect()
 }
 
 /// `connections | lived | reset | broken otherwise | crossed` for one family of a run.
 fn figures(label: &str, flows: &Flows, crossed: usize) -> Vec<String> {
     let otherwise = flows.len() - flows.lived() - flows.reset();
     let counts = [flows.len(), flows.lived(), flows.reset(), otherwise, crossed];
-    std::iter::once(label.to_owned())
-        .chain(counts.map(|count| count.to_string()))
-        .collect()
+    std::iter::once(label.to_owned()).chain(counts.map(|count| count.to_string())).collect()
 }
 
 /// Flows of one family whose packets left the router by both interfaces.
 fn crossed(packets: &Packets, interfaces: [&str; 2], family: Family) -> usize {
     let [one, other] = interfaces;
-    packets
-        .crossing(one, other)
-        .iter()
-        .filter(|flow| flow.dst == family.vip())
-        .count()
+    packets.crossing(one, other).iter().filter(|flow| flow.dst == family.vip()).count()
 }
 
 fn five_tuple(flow: &Flow) -> FiveTuple {
     let (local, remote) = (flow.local, flow.remote);
-    FiveTuple {
-        src: local.ip(),
-        dst: remote.ip(),
-        sport: local.port(),
-        dport: remote.port(),
-        protocol: 6,
-    }
+    FiveTuple { src: local.ip(), dst: remote.ip(), sport: local.port(), dport: remote.port(), protocol: 6 }
 }

@@ -56,10 +56,7 @@ impl Plan {
 
     /// `sockets` UDP sockets of three short messages each.
     pub fn udp(sockets: usize) -> Self {
-        Self {
-            transport: Transport::Udp,
-            ..Self::tcp(sockets)
-        }
+        Self { transport: Transport::Udp, ..Self::tcp(sockets) }
     }
 }
 
@@ -137,34 +134,21 @@ impl Flow {
             return;
         };
         let message = message(self.messages, bytes);
-        let judged = socket
-            .exchange(&message)
-            .map_err(|error| broken_by(&error))
-            .and_then(|answer| {
-                let name = answer
-                    .strip_suffix(message.as_slice())
-                    .and_then(|name| name.strip_suffix(b" "));
-                let name = name
-                    .map(|name| String::from_utf8_lossy(name).into_owned())
-                    .ok_or(Break::Garbled)?;
-                match &self.server {
-                    Some(before) if *before != name => Err(Break::Moved {
-                        from: before.clone(),
-                        to: name,
-                    }),
-                    _ => Ok(name),
-                }
-            });
+        let judged = socket.exchange(&message).map_err(|error| broken_by(&error)).and_then(|answer| {
+            let name = answer.strip_suffix(message.as_slice()).and_then(|name| name.strip_suffix(b" "));
+            let name = name.map(|name| String::from_utf8_lossy(name).into_owned()).ok_or(Break::Garbled)?;
+            match &self.server {
+                Some(before) if *before != name => Err(Break::Moved { from: before.clone(), to: name }),
+                _ => Ok(name),
+            }
+        });
         match judged {
             Ok(name) => {
                 self.server = Some(name);
                 self.messages += 1;
             }
             Err(how) => {
-                self.broken = Some(Broken {
-                    phase: Phase::Message(self.messages + 1),
-                    how,
-                });
+                self.broken = Some(Broken { phase: Phase::Message(self.messages + 1), how });
                 self.socket = None;
             }
         }
@@ -177,11 +161,8 @@ impl Flow {
             }
             None => 0,
         };
-        let any: IpAddr = if remote.is_ipv4() {
-            Ipv4Addr::UNSPECIFIED.into()
-        } else {
-            Ipv6Addr::UNSPECIFIED.into()
-        };
+        let any: IpAddr =
+            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let mut flow = Self {
             local: SocketAddr::new(any, port),
             remote,
@@ -196,10 +177,7 @@ impl Flow {
                 flow.socket = Some(socket);
             }
             Err(error) => {
-                flow.broken = Some(Broken {
-                    phase: Phase::Handshake,
-                    how: broken_by(&error),
-                });
+                flow.broken = Some(Broken { phase: Phase::Handshake, how: broken_by(&error) });
             }
         }
         Ok(flow)
@@ -216,22 +194,16 @@ impl Flows {
     pub fn open(netns: &Netns, remote: SocketAddr, plan: &Plan) -> Result<Self> {
         let share = |worker: usize| -> Result<Vec<(usize, Flow)>> {
             let mine = (worker..plan.connections).step_by(plan.parallel.max(1));
-            mine.map(|number| Ok((number, talk(plan, number, remote)?)))
-                .collect()
+            mine.map(|number| Ok((number, talk(plan, number, remote)?))).collect()
         };
         let mut flows = netns.run(|| {
             thread::scope(|scope| {
                 let share = &share;
-                let workers: Vec<_> = (0..plan.parallel.max(1))
-                    .map(|worker| scope.spawn(move || share(worker)))
-                    .collect();
+                let workers: Vec<_> =
+                    (0..plan.parallel.max(1)).map(|worker| scope.spawn(move || share(worker))).collect();
                 let parts: Result<Vec<_>> = workers
                     .into_iter()
-                    .map(|worker| {
-                        worker
-                            .join()
-                            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                    })
+                    .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                     .collect();
                 parts.map(|parts| parts.into_iter().flatten().collect::<Vec<_>>())
             })
@@ -280,15 +252,11 @@ impl Flows {
     }
 
     pub fn broken(&self) -> impl Iterator<Item = (&Flow, &Broken)> {
-        self.0
-            .iter()
-            .filter_map(|flow| flow.broken.as_ref().map(|broken| (flow, broken)))
+        self.0.iter().filter_map(|flow| flow.broken.as_ref().map(|broken| (flow, broken)))
     }
 
     pub fn reset(&self) -> usize {
-        self.broken()
-            .filter(|(_, broken)| broken.how == Break::Reset)
-            .count()
+        self.broken().filter(|(_, broken)| broken.how == Break::Reset).count()
     }
 
     /// Flows per server that answered their first message.
@@ -311,9 +279,7 @@ pub struct KeptBusy {
 impl KeptBusy {
     pub fn stop(self) -> Result<Flows> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_panic| anyhow!("the thread that kept the flows busy panicked"))
+        self.thread.join().map_err(|_panic| anyhow!("the thread that kept the flows busy panicked"))
     }
 }
 
@@ -361,20 +327,14 @@ mod tests {
     fn a_message_has_its_length_and_ends_its_line() {
         for bytes in [0, 11, 32, 1_000_000] {
             let message = message(7, bytes);
-            assert_eq!(
-                message.iter().position(|&byte| byte == b'\n'),
-                Some(message.len() - 1)
-            );
+            assert_eq!(message.iter().position(|&byte| byte == b'\n'), Some(message.len() - 1));
             assert!(message.len() == bytes || bytes < 12);
         }
     }
 
     #[test]
     fn a_break_reads_as_a_sentence() {
-        let broken = Broken {
-            phase: Phase::Message(1),
-            how: Break::Reset,
-        };
+        let broken = Broken { phase: Phase::Message(1), how: Break::Reset };
         assert_eq!(broken.to_string(), "reset at message 1");
     }
 }

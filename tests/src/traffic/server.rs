@@ -31,18 +31,12 @@ pub struct EchoServer {
 impl EchoServer {
     /// Returns once the sockets are bound. The addresses need not be local yet.
     pub fn start(netns: &Netns, name: &str, addresses: &[SocketAddr]) -> Result<Self> {
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            ..Shared::default()
-        });
+        let shared = Arc::new(Shared { name: name.to_owned(), ..Shared::default() });
         let mut threads = Vec::new();
         for &address in addresses {
             let (tcp, udp) = (Arc::clone(&shared), Arc::clone(&shared));
-            let listener = netns.thread(
-                "echo-tcp",
-                || listen(address),
-                move |listener| accept(&listener, &tcp),
-            )?;
+            let listener =
+                netns.thread("echo-tcp", || listen(address), move |listener| accept(&listener, &tcp))?;
             threads.push(listener);
             threads.push(netns.thread("echo-udp", || bind(address), move |socket| answer(&socket, &udp))?);
         }
@@ -97,9 +91,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 fn bind(address: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind(address).with_context(|| format!("cannot bind {address}/udp"))?;
-    socket
-        .set_read_timeout(Some(TICK))
-        .context("cannot set a receive timeout")?;
+    socket.set_read_timeout(Some(TICK)).context("cannot set a receive timeout")?;
     Ok(socket)
 }
 

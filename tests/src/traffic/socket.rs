@@ -46,16 +46,8 @@ impl Socket {
         remote: SocketAddr,
         timeout: Duration,
     ) -> Result<io::Result<(Self, SocketAddr)>> {
-        let kind = if transport == Transport::Tcp {
-            SockType::Stream
-        } else {
-            SockType::Datagram
-        };
-        let family = if remote.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
+        let kind = if transport == Transport::Tcp { SockType::Stream } else { SockType::Datagram };
+        let family = if remote.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).context("cannot open a socket")?;
         if transport == Transport::Tcp {
             // A port may still be in TIME-WAIT from an earlier run. (On UDP it would let two sockets share one.)
@@ -73,9 +65,7 @@ impl Socket {
             Err(Errno::EINPROGRESS) => return Ok(Err(ErrorKind::TimedOut.into())),
             Err(error) => return Ok(Err(error.into())),
         }
-        Self::wrap(transport, fd)
-            .context("a connected socket without its address")
-            .map(Ok)
+        Self::wrap(transport, fd).context("a connected socket without its address").map(Ok)
     }
 
     fn wrap(transport: Transport, fd: OwnedFd) -> io::Result<(Self, SocketAddr)> {

@@ -13,11 +13,7 @@ struct Rule {
 const RULES: [Rule; 1] = [Rule {
     crate_folder: "lb-userspace/src/",
     module: "cli",
-    allowed: &[
-        "lb-userspace/src/cli/",
-        "lb-userspace/src/cli.rs",
-        "lb-userspace/src/bin/",
-    ],
+    allowed: &["lb-userspace/src/cli/", "lb-userspace/src/cli.rs", "lb-userspace/src/bin/"],
 }];
 
 pub(super) fn check(sources: &[Source]) -> Findings {
@@ -25,19 +21,13 @@ pub(super) fn check(sources: &[Source]) -> Findings {
     for rule in &RULES {
         let bound = |source: &&Source| {
             source.path.starts_with(rule.crate_folder)
-                && !rule
-                    .allowed
-                    .iter()
-                    .any(|allowed| source.path.starts_with(allowed))
+                && !rule.allowed.iter().any(|allowed| source.path.starts_with(allowed))
         };
         for source in sources.iter().filter(bound) {
             let imports = imports(&source.text);
             findings.extend(imports.iter().filter(|(module, _)| module == rule.module).map(
                 |(module, line)| {
-                    format!(
-                        "{}:{line}: imports `{module}`; arrows point away from it",
-                        source.path
-                    )
+                    format!("{}:{line}: imports `{module}`; arrows point away from it", source.path)
                 },
             ));
         }
@@ -62,10 +52,7 @@ fn imports(text: &str) -> Vec<(String, usize)> {
 /// `a::b` gives a; `{a::{x, y}, b as c}` gives a and b.
 fn names_after(path: &str) -> Vec<String> {
     let name = |text: &str| -> String {
-        text.trim_start()
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect()
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
     };
     let Some(group) = path.strip_prefix('{') else {
         return vec![name(path)];
@@ -94,10 +81,7 @@ fn names_after(path: &str) -> Vec<String> {
 
 /// The text with line comments cut, its lines kept. (A `//` in a string cuts too much, never an import.)
 fn without_comments(text: &str) -> String {
-    text.lines()
-        .map(|line| line.split("//").next().unwrap_or_default())
-        .collect::<Vec<_>>()
-        .join("\n")
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -105,10 +89,7 @@ mod tests {
     use super::*;
 
     fn source(path: &str, text: &str) -> Source {
-        Source {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
+        Source { path: path.to_owned(), text: text.to_owned() }
     }
 
     #[test]
@@ -128,24 +109,15 @@ mod tests {
 
     #[test]
     fn the_finding_names_file_and_line() {
-        let findings = check(&[source(
-            "lb-userspace/src/api.rs",
-            "// crate::cli\n\nuse crate::cli;\n",
-        )]);
+        let findings = check(&[source("lb-userspace/src/api.rs", "// crate::cli\n\nuse crate::cli;\n")]);
         assert_eq!(findings.len(), 1, "{findings:?}");
-        assert!(
-            findings[0].starts_with("lb-userspace/src/api.rs:3:"),
-            "{findings:?}"
-        );
+        assert!(findings[0].starts_with("lb-userspace/src/api.rs:3:"), "{findings:?}");
     }
 
     #[test]
     fn other_imports_and_other_files_are_free() {
         for (path, text) in [
-            (
-                "lb-userspace/src/api.rs",
-                "use crate::client; use crate::{api::cli_words, climate};",
-            ),
+            ("lb-userspace/src/api.rs", "use crate::client; use crate::{api::cli_words, climate};"),
             ("lb-userspace/src/cli/vip.rs", "use crate::cli::output;"),
             ("lb-userspace/src/bin/bowline.rs", "use crate::cli;"),
             ("tests/src/lib.rs", "use crate::cli;"),

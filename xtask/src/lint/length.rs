@@ -55,10 +55,7 @@ mod tests {
 
     #[test]
     fn a_test_module_in_a_file_of_its_own_hides_nothing_after_it() {
-        assert_eq!(
-            lines_without_tests("#[cfg(test)]\nmod tests;\nfn a() {}\nfn b() {}\n"),
-            2
-        );
+        assert_eq!(lines_without_tests("#[cfg(test)]\nmod tests;\nfn a() {}\nfn b() {}\n"), 2);
     }
 
     #[test]
@@ -68,10 +65,7 @@ mod tests {
 
     #[test]
     fn only_too_long_files_that_are_not_tests_are_named() {
-        let file = |path: &str, lines| Source {
-            path: path.to_owned(),
-            text: "x();\n".repeat(lines),
-        };
+        let file = |path: &str, lines| Source { path: path.to_owned(), text: "x();\n".repeat(lines) };
         let sources = [
             file("lb-common/src/a.rs", LIMIT),
             file("lb-common/src/b.rs", LIMIT + 1),

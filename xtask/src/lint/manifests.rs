@@ -18,23 +18,16 @@ pub(super) fn check() -> Result<Findings> {
     let mut findings = Findings::new();
     for (name, folder) in workspace::MEMBERS {
         let path = workspace::root().join(folder).join("Cargo.toml");
-        let manifest = text_of(&path)?
-            .parse()
-            .with_context(|| format!("{} is not TOML", path.display()))?;
-        findings.extend(
-            broken(name, &manifest)
-                .into_iter()
-                .map(|what| format!("{folder}/Cargo.toml: {what}")),
-        );
+        let manifest = text_of(&path)?.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+        findings
+            .extend(broken(name, &manifest).into_iter().map(|what| format!("{folder}/Cargo.toml: {what}")));
     }
     Ok(findings)
 }
 
 fn broken(name: &str, manifest: &toml::Table) -> Findings {
-    let allowed = MAY_IMPORT
-        .iter()
-        .find(|(member, _)| *member == name)
-        .map_or(&[][..], |(_, allowed)| allowed);
+    let allowed =
+        MAY_IMPORT.iter().find(|(member, _)| *member == name).map_or(&[][..], |(_, allowed)| allowed);
     let mut findings = Findings::new();
     for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
         let Some(table) = manifest.get(section).and_then(toml::Value::as_table) else {
@@ -54,10 +47,7 @@ fn broken(name: &str, manifest: &toml::Table) -> Findings {
     }
     let package = manifest.get("package");
     for key in ["edition", "rust-version"] {
-        if !package
-            .and_then(|package| package.get(key))
-            .is_some_and(from_workspace)
-        {
+        if !package.and_then(|package| package.get(key)).is_some_and(from_workspace) {
             findings.push(format!("[package] lacks `{key}.workspace = true`"));
         }
     }
@@ -86,28 +76,15 @@ mod tests {
 
     #[test]
     fn arrows_that_are_allowed_are_clean() {
-        assert_eq!(
-            of("lb-userspace", "[dependencies]\nlb-common.workspace = true"),
-            Findings::new()
-        );
-        assert_eq!(
-            of("lb-common", "[dev-dependencies]\nproptest.workspace = true"),
-            Findings::new()
-        );
+        assert_eq!(of("lb-userspace", "[dependencies]\nlb-common.workspace = true"), Findings::new());
+        assert_eq!(of("lb-common", "[dev-dependencies]\nproptest.workspace = true"), Findings::new());
     }
 
     #[test]
     fn an_arrow_against_the_direction_is_named_in_every_section() {
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let findings = of(
-                "lb-common",
-                &format!("[{section}]\nlb-userspace = {{ workspace = true }}"),
-            );
-            assert_eq!(
-                findings,
-                ["lb-common must not depend on lb-userspace"],
-                "{section}"
-            );
+            let findings = of("lb-common", &format!("[{section}]\nlb-userspace = {{ workspace = true }}"));
+            assert_eq!(findings, ["lb-common must not depend on lb-userspace"], "{section}");
         }
         assert_eq!(of("xtask", "[dependencies]\nlb-common.workspace = true").len(), 1);
     }

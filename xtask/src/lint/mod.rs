@@ -27,10 +27,7 @@ pub(crate) fn run() -> Result<()> {
         ("file length", length::check(&sources)),
         ("manifests", manifests::check()?),
     ] {
-        output::note(&format!(
-            "+ {name}: {}",
-            if findings.is_empty() { "clean" } else { "broken" }
-        ));
+        output::note(&format!("+ {name}: {}", if findings.is_empty() { "clean" } else { "broken" }));
         for finding in &findings {
             output::note(&format!("  {finding}"));
         }
@@ -73,14 +70,7 @@ fn commands(machine: &Machine) -> Vec<Command> {
         // Without the advisories, whose database is a download of its own.
         tool(
             &CARGO_DENY,
-            &[
-                "--all-features",
-                "check",
-                "--hide-inclusion-graph",
-                "bans",
-                "licenses",
-                "sources",
-            ],
+            &["--all-features", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"],
         ),
         tool(&TYPOS, &[]),
     ]
@@ -91,29 +81,9 @@ fn ebpf_clippy(channel: &str) -> Command {
     let mut command = Command::new("rustup");
     command
         .current_dir(workspace::root())
-        .args([
-            "run",
-            channel,
-            "cargo",
-            "clippy",
-            "-p",
-            "lb-ebpf",
-            "--bins",
-            "--release",
-        ])
-        .args([
-            "--target",
-            "bpfel-unknown-none",
-            "-Z",
-            "build-std=core",
-            "--",
-            "-D",
-            "warnings",
-        ])
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
-        )
+        .args(["run", channel, "cargo", "clippy", "-p", "lb-ebpf", "--bins", "--release"])
+        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--", "-D", "warnings"])
+        .env("CARGO_ENCODED_RUSTFLAGS", format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH))
         // The programs' own toolchain builds core: keep its artefacts apart from those of stable.
         .env_remove("RUSTFLAGS");
     command

@@ -27,23 +27,14 @@ pub(super) fn read() -> Result<Vec<Source>> {
 fn collect(root: &Path, folder: &Path, sources: &mut Vec<Source>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("cannot list {}", folder.display()))?
-            .path();
+        let path = entry.with_context(|| format!("cannot list {}", folder.display()))?.path();
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != "target") {
                 collect(root, &path, sources)?;
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let below = path
-                .strip_prefix(root)
-                .unwrap_or(&path)
-                .to_string_lossy()
-                .into_owned();
-            sources.push(Source {
-                path: below,
-                text: text_of(&path)?,
-            });
+            let below = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            sources.push(Source { path: below, text: text_of(&path)? });
         }
     }
     Ok(())

@@ -19,8 +19,7 @@ pub(crate) const LLVM: &str = "22";
 impl Machine {
     /// The folder in the cache that holds this toolchain's bpf-linker, in `bin`.
     pub(crate) fn linker_root(&self) -> PathBuf {
-        self.cache
-            .join(format!("tools-{}-bpf-linker-{VERSION}", self.channel))
+        self.cache.join(format!("tools-{}-bpf-linker-{VERSION}", self.channel))
     }
 
     pub(crate) fn linker(&self) -> PathBuf {
@@ -33,23 +32,12 @@ pub(super) fn piece(machine: &Machine) -> Piece {
     let built = machine.linker();
     // Another program at the link's place (built by hand, an older version) is replaced.
     let linked = built.exists() && fs::read_link(link()).is_ok_and(|target| target == built);
-    let ask = [
-        "rustup",
-        "run",
-        &machine.channel,
-        &built.to_string_lossy(),
-        "--version",
-    ]
-    .map(str::to_owned);
+    let ask = ["rustup", "run", &machine.channel, &built.to_string_lossy(), "--version"].map(str::to_owned);
     Piece {
         name: "bpf-linker".to_owned(),
         need: Need::Build,
         wanted: VERSION.to_owned(),
-        found: if linked {
-            Found::Ask(ask.to_vec())
-        } else {
-            Found::No
-        },
+        found: if linked { Found::Ask(ask.to_vec()) } else { Found::No },
         remedy: Remedy::Linker,
         fix: "cargo xtask setup --for build".to_owned(),
     }
@@ -71,11 +59,7 @@ pub(crate) fn llvm_library(sysroot: &Path) -> Result<PathBuf> {
         .filter_map(Result::ok)
         .map(|entry| entry.path())
         .find(|path| {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.starts_with(&format!("libLLVM.so.{LLVM}."))
         })
         .with_context(|| {

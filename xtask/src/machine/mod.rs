@@ -107,12 +107,7 @@ impl Machine {
     pub(crate) fn read() -> Result<Self> {
         let channel = workspace::ebpf_channel()?;
         let ebpf_sysroot = sysroot(Command::new("rustup").args(["run", &channel, "rustc"]));
-        Ok(Machine {
-            ebpf_sysroot,
-            sysroot: sysroot(&mut Command::new("rustc")),
-            cache: cache()?,
-            channel,
-        })
+        Ok(Machine { ebpf_sysroot, sysroot: sysroot(&mut Command::new("rustc")), cache: cache()?, channel })
     }
 }
 
@@ -146,22 +141,14 @@ fn is_executable(file: &Path) -> bool {
 }
 
 fn sysroot(rustc: &mut Command) -> Option<PathBuf> {
-    let output = rustc
-        .args(["--print", "sysroot"])
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
+    let output = rustc.args(["--print", "sysroot"]).stderr(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| PathBuf::from(text.trim_end()))
 }
 
 /// `$BOWLINE_TOOLS`, else `bowline` in the user's cache folder: one build per machine, not per clone.
 fn cache() -> Result<PathBuf> {
-    let set = |name| {
-        env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("BOWLINE_TOOLS")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("bowline")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/bowline")))
@@ -174,11 +161,7 @@ mod tests {
 
     #[test]
     fn whoever_tests_also_builds_and_demonstrates_but_does_not_lint() {
-        assert!(
-            [Need::Build, Need::Demo, Need::Test]
-                .iter()
-                .all(|&other| Need::Test.covers(other))
-        );
+        assert!([Need::Build, Need::Demo, Need::Test].iter().all(|&other| Need::Test.covers(other)));
         assert!(!Need::Test.covers(Need::Lint));
         assert!(!Need::Demo.covers(Need::Test));
         assert!(Need::Lint.covers(Need::Build) && !Need::Lint.covers(Need::Demo));

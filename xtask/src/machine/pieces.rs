@@ -35,19 +35,13 @@ pub(crate) fn all(machine: &Machine) -> Vec<Piece> {
 
 /// Those of `pieces` that somebody who wants `need` lacks.
 pub(crate) fn missing(pieces: &[Piece], need: Need) -> Vec<&Piece> {
-    pieces
-        .iter()
-        .filter(|piece| matches!(piece.found, Found::No) && need.covers(piece.need))
-        .collect()
+    pieces.iter().filter(|piece| matches!(piece.found, Found::No) && need.covers(piece.need)).collect()
 }
 
 fn rust(machine: &Machine) -> Vec<Piece> {
     let channel = &machine.channel;
     let install = format!("rustup toolchain install {channel} --profile minimal --component rust-src");
-    let sources = machine
-        .ebpf_sysroot
-        .as_ref()
-        .map(|root| root.join("lib/rustlib/src/rust/library/core"));
+    let sources = machine.ebpf_sysroot.as_ref().map(|root| root.join("lib/rustlib/src/rust/library/core"));
     let toolchain = |name: &str, found| Piece {
         name: name.to_owned(),
         need: Need::Build,
@@ -71,11 +65,7 @@ fn rust(machine: &Machine) -> Vec<Piece> {
             name: "rustup".to_owned(),
             need: Need::Build,
             wanted: "any".to_owned(),
-            found: if find("rustup").is_some() {
-                ask(&["rustup", "--version"])
-            } else {
-                Found::No
-            },
+            found: if find("rustup").is_some() { ask(&["rustup", "--version"]) } else { Found::No },
             remedy: Remedy::Person,
             fix: "install it as https://rustup.rs says".to_owned(),
         },
@@ -86,10 +76,7 @@ fn rust(machine: &Machine) -> Vec<Piece> {
                 None => Found::No,
             },
         ),
-        toolchain(
-            "rust-src",
-            yes_if(sources.is_some_and(|folder| folder.exists()), "there"),
-        ),
+        toolchain("rust-src", yes_if(sources.is_some_and(|folder| folder.exists()), "there")),
         linker::piece(machine),
     ]
 }
@@ -116,10 +103,7 @@ fn kernel() -> Piece {
         wanted: format!(">= {}.{}", KERNEL.0, KERNEL.1),
         found: yes_if(fits, release.trim_end()),
         remedy: Remedy::Person,
-        fix: format!(
-            "boot a newer kernel that has /sys/kernel/btf/vmlinux (this is {})",
-            release.trim_end()
-        ),
+        fix: format!("boot a newer kernel that has /sys/kernel/btf/vmlinux (this is {})", release.trim_end()),
     }
 }
 
@@ -146,19 +130,9 @@ fn lint(machine: &Machine) -> Vec<Piece> {
 
 /// A component of the eBPF toolchain or of the one that runs cargo, known by a program it brings.
 fn component(machine: &Machine, label: &str, ebpf: bool, (name, program): (&'static str, &str)) -> Piece {
-    let sysroot = if ebpf {
-        &machine.ebpf_sysroot
-    } else {
-        &machine.sysroot
-    };
-    let there = sysroot
-        .as_ref()
-        .is_some_and(|root| root.join("bin").join(program).exists());
-    let toolchain = if ebpf {
-        format!(" --toolchain {}", machine.channel)
-    } else {
-        String::new()
-    };
+    let sysroot = if ebpf { &machine.ebpf_sysroot } else { &machine.sysroot };
+    let there = sysroot.as_ref().is_some_and(|root| root.join("bin").join(program).exists());
+    let toolchain = if ebpf { format!(" --toolchain {}", machine.channel) } else { String::new() };
     Piece {
         name: label.to_owned(),
         need: Need::Lint,
@@ -181,19 +155,12 @@ fn tool(machine: &Machine, tool: &'static Tool) -> Piece {
 }
 
 fn yes_if(there: bool, version: &str) -> Found {
-    if there {
-        Found::Version(version.to_owned())
-    } else {
-        Found::No
-    }
+    if there { Found::Version(version.to_owned()) } else { Found::No }
 }
 
 /// Compares the first two numbers of a kernel release such as `6.18.44-cloud`.
 fn release_at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut numbers = release
-        .trim_end()
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = release.trim_end().split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= wanted,
         _ => false,
@@ -206,14 +173,7 @@ mod tests {
 
     fn piece(name: &str, need: Need, found: Found) -> Piece {
         let (name, wanted, fix) = (name.to_owned(), "any".to_owned(), String::new());
-        Piece {
-            name,
-            need,
-            wanted,
-            found,
-            remedy: Remedy::Person,
-            fix,
-        }
+        Piece { name, need, wanted, found, remedy: Remedy::Person, fix }
     }
 
     #[test]
@@ -226,12 +186,8 @@ mod tests {
             piece("nginx", Need::Test, Found::No),
             piece("deny", Need::Lint, Found::No),
         ];
-        let names = |need| -> Vec<&str> {
-            missing(&pieces, need)
-                .iter()
-                .map(|piece| piece.name.as_str())
-                .collect()
-        };
+        let names =
+            |need| -> Vec<&str> { missing(&pieces, need).iter().map(|piece| piece.name.as_str()).collect() };
         assert_eq!(names(Need::Build), ["linker"]);
         assert_eq!(names(Need::Demo), ["linker", "nft"]);
         assert_eq!(names(Need::Test), ["linker", "nft", "nginx"]);

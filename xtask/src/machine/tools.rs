@@ -12,22 +12,13 @@ pub(crate) struct Tool {
     binary: &'static str,
 }
 
-pub(crate) static CARGO_DENY: Tool = Tool {
-    package: "cargo-deny",
-    version: "0.20.2",
-    binary: "cargo-deny",
-};
-pub(crate) static TYPOS: Tool = Tool {
-    package: "typos-cli",
-    version: "1.52.0",
-    binary: "typos",
-};
+pub(crate) static CARGO_DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2", binary: "cargo-deny" };
+pub(crate) static TYPOS: Tool = Tool { package: "typos-cli", version: "1.52.0", binary: "typos" };
 
 impl Machine {
     /// The folder in the cache that holds the tool, in `bin`.
     pub(crate) fn tool_root(&self, tool: &Tool) -> PathBuf {
-        self.cache
-            .join(format!("tools-{}-{}", tool.package, tool.version))
+        self.cache.join(format!("tools-{}-{}", tool.package, tool.version))
     }
 
     pub(crate) fn tool(&self, tool: &Tool) -> PathBuf {

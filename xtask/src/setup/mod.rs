@@ -38,16 +38,9 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = missing
-        .iter()
-        .filter(|piece| piece.remedy != Remedy::Person)
-        .map(|piece| &*piece.name)
-        .collect();
-    output::note(&format!(
-        "installing what is missing for `{}`: {}",
-        need.name(),
-        names.join(", ")
-    ));
+    let names: Vec<&str> =
+        missing.iter().filter(|piece| piece.remedy != Remedy::Person).map(|piece| &*piece.name).collect();
+    output::note(&format!("installing what is missing for `{}`: {}", need.name(), names.join(", ")));
     let mut left = Vec::new();
     for step in &steps {
         if let Err(error) = perform(step, &machine.channel) {
@@ -55,10 +48,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
         }
     }
     if !left.is_empty() {
-        bail!(
-            "the set-up is not complete (`cargo xtask doctor` shows the state)\n  {}",
-            left.join("\n  ")
-        );
+        bail!("the set-up is not complete (`cargo xtask doctor` shows the state)\n  {}", left.join("\n  "));
     }
     Ok(())
 }
@@ -112,24 +102,9 @@ fn perform(step: &Step, channel: &str) -> Result<()> {
 }
 
 fn toolchain(channel: &str) -> Result<()> {
-    let words = [
-        "toolchain",
-        "install",
-        channel,
-        "--profile",
-        "minimal",
-        "--component",
-        "rust-src",
-    ];
-    let by_hand = format!(
-        "rustup {} (or install rustup: https://rustup.rs)",
-        words.join(" ")
-    );
-    step::run(
-        &format!("{channel} with rust-src"),
-        Command::new("rustup").args(words),
-        &by_hand,
-    )
+    let words = ["toolchain", "install", channel, "--profile", "minimal", "--component", "rust-src"];
+    let by_hand = format!("rustup {} (or install rustup: https://rustup.rs)", words.join(" "));
+    step::run(&format!("{channel} with rust-src"), Command::new("rustup").args(words), &by_hand)
 }
 
 fn component(channel: Option<&str>, name: &str) -> Result<()> {
@@ -138,34 +113,23 @@ fn component(channel: Option<&str>, name: &str) -> Result<()> {
         words.extend(["--toolchain", channel]);
     }
     let by_hand = format!("rustup {}", words.join(" "));
-    step::run(
-        &format!("{name} component"),
-        Command::new("rustup").args(&words),
-        &by_hand,
-    )
+    step::run(&format!("{name} component"), Command::new("rustup").args(&words), &by_hand)
 }
 
 /// Builds bpf-linker against the eBPF toolchain's own LLVM, unless the cache has it, and links it.
 fn build_linker(machine: &Machine) -> Result<()> {
     let root = machine.linker_root();
     if !machine.linker().exists() {
-        let sysroot = machine
-            .ebpf_sysroot
-            .as_deref()
-            .context("bpf-linker: its toolchain is not installed")?;
+        let sysroot =
+            machine.ebpf_sysroot.as_deref().context("bpf-linker: its toolchain is not installed")?;
         // bpf-linker's build asks for an LLVM installation; all it takes from it is this one file.
         let prefix = root.join("llvm");
         replace_link(&linker::llvm_library(sysroot)?, &prefix.join("lib/libLLVM.so"))?;
         let feature = format!("llvm-{}", linker::LLVM);
         let mut command = install("bpf-linker", linker::VERSION, &root, Some(&machine.channel));
-        command
-            .args(["--no-default-features", "--features", &feature])
-            .env("LLVM_PREFIX", &prefix);
-        let by_hand = format!(
-            "LLVM_PREFIX={} {}, then `cargo xtask setup`",
-            prefix.display(),
-            cargo::shown(&command)
-        );
+        command.args(["--no-default-features", "--features", &feature]).env("LLVM_PREFIX", &prefix);
+        let by_hand =
+            format!("LLVM_PREFIX={} {}, then `cargo xtask setup`", prefix.display(), cargo::shown(&command));
         step::run("bpf-linker", &mut command, &by_hand)?;
     }
     replace_link(&machine.linker(), &linker::link())
@@ -187,9 +151,7 @@ fn install(name: &str, version: &str, root: &Path, channel: Option<&str>) -> Com
         }
         None => Command::new("cargo"),
     };
-    command
-        .args(["install", name, "--version", version, "--locked", "--root"])
-        .arg(root);
+    command.args(["install", name, "--version", version, "--locked", "--root"]).arg(root);
     // A target folder that was named for this workspace is not for foreign programs.
     command.env_remove("CARGO_TARGET_DIR");
     command
@@ -214,14 +176,7 @@ mod tests {
 
     fn lacking(remedy: Remedy) -> Piece {
         let text = String::new;
-        Piece {
-            name: text(),
-            need: Need::Build,
-            wanted: text(),
-            found: Found::No,
-            remedy,
-            fix: text(),
-        }
+        Piece { name: text(), need: Need::Build, wanted: text(), found: Found::No, remedy, fix: text() }
     }
 
     #[test]
@@ -233,10 +188,7 @@ mod tests {
             Remedy::Package("nftables"),
             Remedy::Person,
             Remedy::Package("nginx-light"),
-            Remedy::Component {
-                ebpf: true,
-                name: "clippy",
-            },
+            Remedy::Component { ebpf: true, name: "clippy" },
         ]
         .map(lacking);
         let missing: Vec<&Piece> = pieces.iter().collect();
@@ -245,10 +197,7 @@ mod tests {
             [
                 Step::Toolchain,
                 Step::Linker,
-                Step::Component {
-                    ebpf: true,
-                    name: "clippy"
-                },
+                Step::Component { ebpf: true, name: "clippy" },
                 Step::Packages(vec!["nftables", "nginx-light"]),
             ]
         );

@@ -23,10 +23,7 @@ exit 0
 pub(super) fn install(names: &[&'static str]) -> Result<()> {
     let by_hand = format!("apt-get install -y --no-install-recommends {}", names.join(" "));
     if machine::find("apt-get").is_none() {
-        bail!(
-            "Debian packages: no apt-get here; install what this system calls {}",
-            names.join(" ")
-        );
+        bail!("Debian packages: no apt-get here; install what this system calls {}", names.join(" "));
     }
     if !machine::is_root() {
         bail!("Debian packages: only root may install them; by hand: sudo {by_hand}");
@@ -34,9 +31,7 @@ pub(super) fn install(names: &[&'static str]) -> Result<()> {
     let _policy = Policy::put()?;
     let label = format!("Debian packages ({})", names.len());
     let mut command = apt_get();
-    command
-        .args(["install", "-y", "--no-install-recommends"])
-        .args(names);
+    command.args(["install", "-y", "--no-install-recommends"]).args(names);
     // The lists are absent on a minimal image and stale on an old one: new ones are fetched only then.
     let fresh = !has_lists();
     if fresh {
@@ -60,9 +55,7 @@ fn has_lists() -> bool {
     let Ok(entries) = fs::read_dir("/var/lib/apt/lists") else {
         return false;
     };
-    entries
-        .filter_map(Result::ok)
-        .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    entries.filter_map(Result::ok).any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
 }
 
 fn update_lists() -> Result<()> {

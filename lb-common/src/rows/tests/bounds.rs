@@ -21,13 +21,7 @@ impl Move {
         let members = before.members;
         let mut without = members.to_vec();
         let gone = without.remove(subject);
-        let (table, smaller) = (
-            build(before),
-            build(&TableSpec {
-                members: &without,
-                ..*before
-            }),
-        );
+        let (table, smaller) = (build(before), build(&TableSpec { members: &without, ..*before }));
         let total: f64 = members.iter().map(|member| f64::from(member.weight)).sum();
         let change = Self {
             moved: table.moved_rows(&smaller, members, &without),
@@ -53,14 +47,8 @@ fn no_member_is_more_than_2_5_percent_above_its_share() {
         for count in [2, 10, 100] {
             let members = pool(count, |_| 1);
             let balance = build(&spec(seed, &members)).balance(&members);
-            assert!(
-                balance.max_over_permille <= 25,
-                "seed {seed:x}, {count} members: {balance:?}"
-            );
-            assert!(
-                balance.max_under_permille <= 150,
-                "seed {seed:x}, {count} members: {balance:?}"
-            );
+            assert!(balance.max_over_permille <= 25, "seed {seed:x}, {count} members: {balance:?}");
+            assert!(balance.max_under_permille <= 150, "seed {seed:x}, {count} members: {balance:?}");
         }
     }
 }
@@ -68,23 +56,11 @@ fn no_member_is_more_than_2_5_percent_above_its_share() {
 #[test]
 fn weights_of_one_to_ten_are_kept_within_2_5_percent() {
     for seed in SEEDS {
-        let members = [
-            Member {
-                address: v4(1),
-                weight: 1,
-            },
-            Member {
-                address: v4(2),
-                weight: 10,
-            },
-        ];
+        let members = [Member { address: v4(1), weight: 1 }, Member { address: v4(2), weight: 10 }];
         let owned = build(&spec(seed, &members)).owners_per_member(&members);
         for (owned, weight) in owned.iter().zip([1.0, 10.0]) {
             let off = f64::from(*owned) / (ROWS * weight / 11.0) - 1.0;
-            assert!(
-                off.abs() <= 0.025,
-                "seed {seed:x}, weight {weight}: off by {off:.4}"
-            );
+            assert!(off.abs() <= 0.025, "seed {seed:x}, weight {weight}: off by {off:.4}");
         }
     }
 }
@@ -97,10 +73,7 @@ fn without_caps_the_chance_of_a_row_is_proportional_to_the_weight() {
     let members = pool(4, |number| weights[usize::from(number)]);
     let mut owned = [0; 4];
     for seed in 0..8 {
-        let table = build(&TableSpec {
-            slack_permille: 30_000,
-            ..spec(seed, &members)
-        });
+        let table = build(&TableSpec { slack_permille: 30_000, ..spec(seed, &members) });
         for (sum, rows) in owned.iter_mut().zip(table.owners_per_member(&members)) {
             *sum += rows;
         }
@@ -131,10 +104,7 @@ fn a_change_in_a_pool_of_ten_moves_its_share_within_10_percent() {
 fn a_change_in_a_pool_of_a_hundred_with_2_to_the_18_rows_moves_its_share_within_10_percent() {
     let members = pool(100, |_| 1);
     for (seed, subject) in [(0, 0), (1, 33), (0x5eed_0f0f_b0a7_1135, 66), (u64::MAX, 99)] {
-        let before = TableSpec {
-            rows_log2: 18,
-            ..spec(seed, &members)
-        };
+        let before = TableSpec { rows_log2: 18, ..spec(seed, &members) };
         let (change, ..) = Move::of(&before, subject);
         let relative = change.relative();
         assert!(
@@ -174,19 +144,10 @@ fn removing_a_member_moves_its_own_rows_to_where_their_standbys_are() {
         assert!(change.own > 3000, "the member owned {} rows", change.own);
         assert!(change.moved >= change.own);
         let others = (change.moved - change.own) as f64 / ROWS;
-        assert!(
-            others < 0.002,
-            "seed {seed:x}: {others:.5} of all rows moved besides its own"
-        );
+        assert!(others < 0.002, "seed {seed:x}: {others:.5} of all rows moved besides its own");
         // The last member was removed, so the numbers of the others stand.
-        let heirs = table
-            .rows
-            .iter()
-            .zip(&smaller.rows)
-            .filter(|(before, _)| before.owner == 9);
-        let to_standby = heirs
-            .filter(|(before, after)| before.standby == after.owner)
-            .count();
+        let heirs = table.rows.iter().zip(&smaller.rows).filter(|(before, _)| before.owner == 9);
+        let to_standby = heirs.filter(|(before, after)| before.standby == after.owner).count();
         assert!(
             to_standby as f64 > 0.9 * change.own as f64,
             "{to_standby} of {} rows went to the standby",
@@ -206,10 +167,8 @@ fn standbys_spread_over_the_whole_pool() {
             standbys[usize::from(row.standby)] += 1;
         }
         let own = standbys.iter().sum::<usize>();
-        for (standby, rows) in standbys
-            .into_iter()
-            .enumerate()
-            .filter(|(standby, _)| *standby != usize::from(owner))
+        for (standby, rows) in
+            standbys.into_iter().enumerate().filter(|(standby, _)| *standby != usize::from(owner))
         {
             let share = rows as f64 * 9.0 / own as f64;
             assert!(

@@ -30,13 +30,10 @@ impl Pool<'_> {
 }
 
 fn lines() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-    VECTORS
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            Some((words.next()?, words.collect()))
-        })
+    VECTORS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?, words.collect()))
+    })
 }
 
 fn pools() -> Vec<Pool<'static>> {
@@ -53,10 +50,7 @@ fn pools() -> Vec<Pool<'static>> {
             }),
             ("member", Some(pool)) => {
                 let address: IpAddr = words[0].parse().expect("the oracle writes addresses");
-                pool.members.push(Member {
-                    address: address.into(),
-                    weight: number(words[1]),
-                });
+                pool.members.push(Member { address: address.into(), weight: number(words[1]) });
             }
             (_, Some(pool)) => pool.facts.push((kind, words)),
             // Facts without a pool: logarithms.
@@ -84,12 +78,7 @@ fn logarithms_agree_with_the_oracle() {
     for (kind, words) in lines() {
         match kind {
             "log2" => {
-                assert_eq!(
-                    log2::LOG2[number::<usize>(words[0])],
-                    hex(words[1]),
-                    "log2 {}",
-                    words[0]
-                );
+                assert_eq!(log2::LOG2[number::<usize>(words[0])], hex(words[1]), "log2 {}", words[0]);
                 checked.0 += 1;
             }
             "length" => {
@@ -111,12 +100,7 @@ fn tables_agree_with_the_oracle() {
         let mut kinds: Vec<_> = pool.facts.iter().map(|(kind, _)| *kind).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(
-            kinds,
-            ["digest", "lengths", "order", "owned", "rank", "row"],
-            "pool {}",
-            pool.name
-        );
+        assert_eq!(kinds, ["digest", "lengths", "order", "owned", "rank", "row"], "pool {}", pool.name);
         for (kind, words) in &pool.facts {
             check(pool, &table, kind, words);
         }
@@ -152,18 +136,9 @@ fn check(pool: &Pool<'_>, table: &Table, kind: &str, words: &[&str]) {
         "row" => {
             let row = table.rows[number::<usize>(words[0])];
             let standby = if words[2] == "-" { NONE } else { number(words[2]) };
-            assert_eq!(
-                (row.owner, row.standby),
-                (number(words[1]), standby),
-                "pool {name} row {}",
-                words[0]
-            );
+            assert_eq!((row.owner, row.standby), (number(words[1]), standby), "pool {name} row {}", words[0]);
         }
-        "owned" => assert_eq!(
-            table.owners_per_member(&pool.members),
-            numbers::<u32>(words),
-            "pool {name}"
-        ),
+        "owned" => assert_eq!(table.owners_per_member(&pool.members), numbers::<u32>(words), "pool {name}"),
         "digest" => assert_eq!(owners_digest(&spec, table), hex(words[0]), "pool {name}"),
         _ => unreachable!("{kind} is none of the kinds that were just listed"),
     }

@@ -49,25 +49,15 @@ pub(super) fn load_and_attach<M>(
         attachments.push(attachment);
         links.push(link);
     }
-    Ok((
-        prepared,
-        Attached {
-            attachments,
-            _links: links,
-            _object: object,
-        },
-    ))
+    Ok((prepared, Attached { attachments, _links: links, _object: object }))
 }
 
 fn load_program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
     let missing = || DataplaneError::new("find", PROGRAM, "the object was built without it");
     let program = object.program_mut(PROGRAM).ok_or_else(missing)?;
-    let program: &mut Xdp = program
-        .try_into()
-        .map_err(|error| DataplaneError::new("find", PROGRAM, error))?;
-    program
-        .load()
-        .map_err(|error| DataplaneError::new("load", PROGRAM, error))?;
+    let program: &mut Xdp =
+        program.try_into().map_err(|error| DataplaneError::new("find", PROGRAM, error))?;
+    program.load().map_err(|error| DataplaneError::new("load", PROGRAM, error))?;
     Ok(program)
 }
 
@@ -94,9 +84,7 @@ fn attach_one(
         },
     };
     let link = link.map_err(|error| explain(error, interface, ifindex))?;
-    let info = program
-        .info()
-        .map_err(|error| DataplaneError::new("inspect", PROGRAM, error))?;
+    let info = program.info().map_err(|error| DataplaneError::new("inspect", PROGRAM, error))?;
     let attachment = Attachment {
         interface: interface.to_owned(),
         ifindex,

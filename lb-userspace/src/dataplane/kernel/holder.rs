@@ -13,11 +13,7 @@ pub(super) struct Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} (pid {}, XDP program {})",
-            self.command, self.pid, self.program_id
-        )
+        write!(f, "{} (pid {}, XDP program {})", self.command, self.pid, self.program_id)
     }
 }
 
@@ -40,25 +36,15 @@ fn holder_in(process: &Path, ifindex: u32) -> Option<Holder> {
         .filter_map(|descriptor| fs::read_to_string(descriptor.path()).ok())
         .find_map(|info| program_of_link(&info, ifindex))?;
     let command = fs::read_to_string(process.join("comm")).ok()?.trim().to_owned();
-    Some(Holder {
-        command,
-        pid,
-        program_id,
-    })
+    Some(Holder { command, pid, program_id })
 }
 
 /// The program of an XDP link on `ifindex`, from the text of its fdinfo.
 fn program_of_link(info: &str, ifindex: u32) -> Option<u32> {
-    let field = |name: &str| {
-        info.lines()
-            .find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
-    };
+    let field =
+        |name: &str| info.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
     let is_ours = field("link_type") == Some("xdp") && field("ifindex") == Some(ifindex.to_string().as_str());
-    if is_ours {
-        field("prog_id")?.parse().ok()
-    } else {
-        None
-    }
+    if is_ours { field("prog_id")?.parse().ok() } else { None }
 }
 
 #[cfg(test)]

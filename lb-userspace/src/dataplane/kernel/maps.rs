@@ -73,9 +73,7 @@ impl Maps {
         after: &BTreeMap<u32, NextHop>,
     ) -> Result<(), DataplaneError> {
         for (index, entry) in changed(before, after) {
-            let result = self
-                .next_hops
-                .set(*index, bytes_of::<_, { size_of::<NextHop>() }>(entry), 0);
+            let result = self.next_hops.set(*index, bytes_of::<_, { size_of::<NextHop>() }>(entry), 0);
             result.map_err(|error| failed("write", format!("next hop {index}"), error))?;
         }
         Ok(())
@@ -108,9 +106,7 @@ impl Maps {
     }
 
     fn write_backend(&mut self, handle: u32, entry: &BackendEntry) -> Result<(), DataplaneError> {
-        let result = self
-            .backends
-            .set(handle, bytes_of::<_, { size_of::<BackendEntry>() }>(entry), 0);
+        let result = self.backends.set(handle, bytes_of::<_, { size_of::<BackendEntry>() }>(entry), 0);
         result.map_err(|error| failed("write", format!("backend {}", entry.address), error))
     }
 
@@ -121,9 +117,7 @@ impl Maps {
         let rows = u32::try_from(chains.len()).unwrap_or(u32::MAX);
         let mut table = Rows::create(rows, BPF_F_INNER_MAP).map_err(failure("create"))?;
         for (row, chain) in (0..).zip(chains) {
-            table
-                .set(row, bytes_of::<_, { size_of::<Chain>() }>(chain), 0)
-                .map_err(failure("fill"))?;
+            table.set(row, bytes_of::<_, { size_of::<Chain>() }>(chain), 0).map_err(failure("fill"))?;
         }
         self.tables.set(index, &table, 0).map_err(failure("swap"))
     }
@@ -135,9 +129,7 @@ impl Maps {
         };
         for (key, entry) in changed(&before.vips, &after.vips) {
             let entry: [u8; size_of::<VipEntry>()] = bytes_of(entry);
-            let result = self
-                .vips
-                .insert(bytes_of::<_, { size_of::<VipKey>() }>(key), entry, 0);
+            let result = self.vips.insert(bytes_of::<_, { size_of::<VipKey>() }>(key), entry, 0);
             result.map_err(failure("write", *key))?;
         }
         let (old, new) = (before.vip_addresses(), after.vip_addresses());
@@ -177,11 +169,7 @@ impl Maps {
                 Fate::Drop => Verdict::Drop,
             };
             let count = sum(&self.reason_counters, reason.index())?;
-            Ok(ReasonCount {
-                reason: reason.name().to_owned(),
-                verdict,
-                count,
-            })
+            Ok(ReasonCount { reason: reason.name().to_owned(), verdict, count })
         };
         Reason::ALL.iter().map(count).collect()
     }
@@ -213,11 +201,7 @@ pub(super) fn memory(rows: &[u64]) -> Vec<MapMemory> {
     let chain = size_of::<Chain>();
     vec![
         plain(names::VIP_ADDRESSES, limits::VIPS, size_of::<Address>() + 1),
-        plain(
-            names::VIPS,
-            limits::VIPS,
-            size_of::<VipKey>() + size_of::<VipEntry>(),
-        ),
+        plain(names::VIPS, limits::VIPS, size_of::<VipKey>() + size_of::<VipEntry>()),
         plain(names::BACKENDS, limits::BACKENDS, size_of::<BackendEntry>()),
         plain(names::NEXT_HOPS, limits::NEXT_HOPS, size_of::<NextHop>()),
         MapMemory {
@@ -261,9 +245,8 @@ pub(crate) fn sum(
     counters: &PerCpuArray<MapData, CounterBytes>,
     index: u32,
 ) -> Result<Count, DataplaneError> {
-    let values = counters
-        .get(&index, 0)
-        .map_err(|error| failed("read", format!("counter {index}"), error))?;
+    let values =
+        counters.get(&index, 0).map_err(|error| failed("read", format!("counter {index}"), error))?;
     let mut total = Count::default();
     for bytes in values.iter() {
         let counter: Counter = zerocopy::transmute!(*bytes);
@@ -280,9 +263,7 @@ fn zero(counters: &mut PerCpuArray<MapData, CounterBytes>, index: u32) -> Result
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| failure(error.into()))?;
     let values = PerCpuValues::try_from(vec![[0; size_of::<Counter>()]; cpus])
         .map_err(|error| failure(error.into()))?;
-    counters
-        .set(index, values, 0)
-        .map_err(|error| failure(error.into()))
+    counters.set(index, values, 0).map_err(|error| failure(error.into()))
 }
 
 /// Entries of `after` that `before` lacks or has otherwise.

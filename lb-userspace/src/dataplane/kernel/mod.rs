@@ -60,11 +60,7 @@ impl KernelDataplane {
     fn build_tables(&self, model: &Model) -> Result<Vec<(String, PoolTable)>, DataplaneError> {
         let mut built = Vec::new();
         for pool in model.pools().values() {
-            if self
-                .tables
-                .get(&pool.name)
-                .is_some_and(|(table, _)| table.is_of(pool))
-            {
+            if self.tables.get(&pool.name).is_some_and(|(table, _)| table.is_of(pool)) {
                 continue;
             }
             let table = PoolTable::build(pool)
@@ -79,10 +75,7 @@ impl KernelDataplane {
         let started = Instant::now();
         let numbers = &self.numbers;
         let handle = |address: Address| {
-            let handle = numbers
-                .backends
-                .get(&(pool.to_owned(), address.to_ip()))
-                .unwrap_or(0);
+            let handle = numbers.backends.get(&(pool.to_owned(), address.to_ip())).unwrap_or(0);
             u16::try_from(handle).unwrap_or(0)
         };
         let index = numbers.tables.get(&pool.to_owned()).unwrap_or(0);
@@ -105,8 +98,7 @@ impl KernelDataplane {
         let built = self.build_tables(model)?;
         let recycled = self.numbers.assign(model)?;
         self.maps.zero_counters(&recycled)?;
-        self.maps
-            .write_next_hops(&self.image.next_hops, &next.next_hops)?;
+        self.maps.write_next_hops(&self.image.next_hops, &next.next_hops)?;
         self.maps.write_backends(&self.image.backends, &next.backends)?;
         let mut published = Published::default();
         for (pool, table) in built {
@@ -123,15 +115,9 @@ impl KernelDataplane {
         let (model, image) = (self.model.clone(), self.image.clone());
         // The maps hold something between the two images: write over both.
         let mut between = image.clone();
-        between
-            .next_hops
-            .extend(next.next_hops.iter().map(|(index, entry)| (*index, *entry)));
-        between
-            .backends
-            .extend(next.backends.iter().map(|(handle, entry)| (*handle, *entry)));
-        between
-            .vips
-            .extend(next.vips.iter().map(|(key, entry)| (*key, *entry)));
+        between.next_hops.extend(next.next_hops.iter().map(|(index, entry)| (*index, *entry)));
+        between.backends.extend(next.backends.iter().map(|(handle, entry)| (*handle, *entry)));
+        between.vips.extend(next.vips.iter().map(|(key, entry)| (*key, *entry)));
         self.image = between;
         if let Err(error) = self.try_publish(&model, &image) {
             warn!(error = %crate::engine::chain(&error), "the previous state could not be written back in full");
@@ -159,8 +145,7 @@ impl Dataplane for KernelDataplane {
 
     fn set_paths(&mut self, paths: &Paths) -> Result<(), DataplaneError> {
         let next = self.numbers.image(&self.model, paths, &self.sources)?;
-        self.maps
-            .write_next_hops(&self.image.next_hops, &next.next_hops)?;
+        self.maps.write_next_hops(&self.image.next_hops, &next.next_hops)?;
         self.maps.write_backends(&self.image.backends, &next.backends)?;
         self.image = next;
         self.paths = paths.clone();
@@ -168,10 +153,7 @@ impl Dataplane for KernelDataplane {
     }
 
     fn counters(&self) -> Result<Counters, DataplaneError> {
-        let mut counters = Counters {
-            reasons: self.maps.reasons()?,
-            ..Counters::default()
-        };
+        let mut counters = Counters { reasons: self.maps.reasons()?, ..Counters::default() };
         for vip in self.model.vips().keys() {
             if let Some(index) = self.numbers.vips.get(vip) {
                 counters.vips.insert(vip.clone(), self.maps.vip_count(index)?);
@@ -189,9 +171,7 @@ impl Dataplane for KernelDataplane {
     }
 
     fn table(&self, pool: &str) -> Option<TableView> {
-        self.tables
-            .get(pool)
-            .map(|(table, publish)| table.view(pool, *publish))
+        self.tables.get(pool).map(|(table, publish)| table.view(pool, *publish))
     }
 
     fn attachments(&self) -> Vec<Attachment> {
@@ -199,12 +179,7 @@ impl Dataplane for KernelDataplane {
     }
 
     fn memory(&self) -> Vec<MapMemory> {
-        let rows: Vec<u64> = self
-            .model
-            .pools()
-            .values()
-            .map(|pool| u64::from(pool.rows()))
-            .collect();
+        let rows: Vec<u64> = self.model.pools().values().map(|pool| u64::from(pool.rows())).collect();
         maps::memory(&rows)
     }
 }
