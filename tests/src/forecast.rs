@@ -10,6 +10,7 @@ use lb_common::flow::FlowKey;
 use lb_common::rows::{Member, Table, TableSpec};
 
 use crate::bowline::Pool;
+use crate::traffic::Transport;
 
 /// `slack` of the configuration where it says nothing.
 const SLACK_PERMILLE: u16 = 20;
@@ -40,14 +41,14 @@ impl Forecast {
         Ok(Self { seed: pool.seed, rows_log2, members, drained, table })
     }
 
-    /// The backend of this TCP flow.
-    pub fn backend(&self, client: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
+    /// The backend of this flow.
+    pub fn backend(&self, transport: Transport, client: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
         let key = FlowKey {
             source: client.ip().into(),
             destination: vip.ip().into(),
             source_port: client.port().to_be_bytes(),
             destination_port: vip.port().to_be_bytes(),
-            protocol: 6,
+            protocol: transport.protocol(),
             zero: [0; 3],
         };
         self.backend_of_row(usize::try_from(key.hash(self.seed).row(self.rows_log2.into())).ok()?)

@@ -3,4 +3,5 @@
 mod agent;
 mod decide;
 mod encap;
+mod manual;
 mod support;

@@ -203,6 +203,11 @@ impl Flags {
     pub fn ack(self) -> bool {
         self.0 & 0x10 != 0
     }
+
+    /// RFC 3168 section 6.1: the receiver saw CE; in a SYN, that it speaks ECN.
+    pub fn ece(self) -> bool {
+        self.0 & 0x40 != 0
+    }
 }
 
 impl fmt::Display for Flags {

@@ -12,7 +12,7 @@ use crate::forecast::Forecast;
 use crate::plan::Family;
 use crate::report::Report;
 use crate::topology::Topology;
-use crate::traffic::{Flow, Flows, KeptBusy, Plan};
+use crate::traffic::{Flow, Flows, KeptBusy, Plan, Transport};
 
 /// Source ports of the flows that run through the change, and of those that start after it.
 const RUNNING_PORTS: u16 = 22_000;
@@ -156,5 +156,6 @@ impl Counts {
 }
 
 fn moved(flow: &Flow, before: &Forecast, after: &Forecast) -> bool {
-    before.backend(flow.local, flow.remote) != after.backend(flow.local, flow.remote)
+    let backend = |forecast: &Forecast| forecast.backend(Transport::Tcp, flow.local, flow.remote);
+    backend(before) != backend(after)
 }

@@ -12,7 +12,7 @@ use crate::forecast::Forecast;
 use crate::report::Report;
 use crate::router::RouterHash;
 use crate::topology::Topology;
-use crate::traffic::{EchoServer, Flow};
+use crate::traffic::{EchoServer, Flow, Transport};
 
 /// Backends of the pool at first; the lab has one more.
 const POOL_SIZE: usize = 3;
@@ -47,7 +47,7 @@ impl Fleet {
     /// Did the backend answer that the configuration alone says?
     pub(super) fn answered_as(&self, forecast: &Forecast, flow: &Flow) -> bool {
         let answered = flow.server.as_ref().and_then(|name| self.names.get(name).copied());
-        answered.is_some() && answered == forecast.backend(flow.local, flow.remote)
+        answered.is_some() && answered == forecast.backend(Transport::Tcp, flow.local, flow.remote)
     }
 }
 

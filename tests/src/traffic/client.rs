@@ -20,6 +20,26 @@ pub enum Transport {
     Udp,
 }
 
+impl Transport {
+    pub const BOTH: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    /// IP protocol number.
+    pub fn protocol(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// As the configuration and the CLI write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// What the clients do.
 #[derive(Clone, Debug)]
 pub struct Plan {
