@@ -31,6 +31,7 @@ const NEXT: i32 = -1;
 const SHOT: i32 = 2;
 
 #[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "the kernel's entry macro passes the context by value")]
 fn bowline_agent(ctx: TcContext) -> i32 {
     let packet = TcPacket::new(&ctx);
     let bytes = packet.len() as u64;
@@ -59,7 +60,7 @@ fn decapsulate(ctx: &TcContext, accept: &Accept) -> (AgentReason, i32) {
     };
     // FIXED_GSO keeps the segment size of a packet that GRO merged: its segments lose the same headers.
     let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | family);
-    let stripped = ctx.adjust_room(-(accept.strip as i32), BPF_ADJ_ROOM_MAC, flags);
+    let stripped = ctx.adjust_room(-(accept.strip.cast_signed() as i32), BPF_ADJ_ROOM_MAC, flags);
     if stripped.is_err() || write_inner(ctx, accept).is_none() {
         return (AgentReason::DecapFailed, SHOT);
     }

@@ -18,6 +18,7 @@ use lb_common::{
 use crate::{maps::KernelTables, packet::XdpPacket};
 
 #[xdp]
+#[expect(clippy::needless_pass_by_value, reason = "the kernel's entry macro passes the context by value")]
 fn bowline_lb(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
     let bytes = packet.len() as u64;
@@ -43,7 +44,7 @@ fn send(packet: &mut XdpPacket<'_>, forward: &Forward, bytes: u64) -> (Reason, u
         xdp_action::XDP_TX
     } else {
         // SAFETY: the helper takes numbers only.
-        unsafe { bpf_redirect(forward.next_hop.ifindex, 0) as u32 }
+        unsafe { bpf_redirect(forward.next_hop.ifindex, 0).cast_unsigned() as u32 }
     };
     (Reason::Forwarded, action)
 }

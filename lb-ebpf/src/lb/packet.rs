@@ -54,7 +54,7 @@ impl PacketMut for XdpPacket<'_> {
     #[inline(always)]
     fn grow_head(&mut self, bytes: usize) -> bool {
         // SAFETY: the context is the one the kernel gave; pointers are read from it anew after this call.
-        unsafe { bpf_xdp_adjust_head(self.ctx.as_ptr().cast(), -(bytes as i32)) == 0 }
+        unsafe { bpf_xdp_adjust_head(self.ctx.as_ptr().cast(), -(bytes.cast_signed() as i32)) == 0 }
     }
 
     #[inline(always)]
