@@ -105,12 +105,18 @@ fn insert_pool(model: &mut Model, text: PoolText, found: &mut Found) {
 }
 
 fn insert_vip(model: &mut Model, text: VipText, pools: &BTreeSet<String>, found: &mut Found) {
-    let pool = text.vip.pool.clone();
-    if let Err(refusal) = model.insert_vip(text.vip) {
+    let mut vip = text.vip;
+    if let Err(refusal) = model.pool(&vip.pool) {
+        // Where the file has the pool, something else is wrong with it, and told there.
+        if !pools.contains(&vip.pool) {
+            found.add(&text.pool, refusal);
+        }
+        // With any other pool, a later VIP of the same name or endpoint is still seen.
+        let Some(other) = model.pools().keys().next() else { return };
+        vip.pool.clone_from(other);
+    }
+    if let Err(refusal) = model.insert_vip(vip) {
         let at = match &refusal {
-            // The pool is in the file, but something else is wrong with it.
-            Refusal::UnknownPool { .. } if pools.contains(&pool) => return,
-            Refusal::UnknownPool { .. } => &text.pool,
             Refusal::BadName { .. } | Refusal::VipExists { .. } => &text.name,
             _ => &text.address,
         };

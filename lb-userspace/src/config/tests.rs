@@ -201,6 +201,17 @@ fn a_vip_needs_a_pool_that_is_there_and_an_address_that_is_its_own() {
 }
 
 #[test]
+fn a_vip_without_its_pool_does_not_hide_another_of_its_name() {
+    let twice = "\n[[vip]]\nname = \"web4\"\naddress = \"203.0.113.99\"\nport = 80\npool = \"web\"\n";
+    let text = GOOD.replacen("pool = \"web\"", "pool = \"wep\"", 1) + twice;
+    let messages: Vec<String> = problems(&text).list.into_iter().map(|problem| problem.message).collect();
+    assert!(
+        matches!(messages.as_slice(), [pool, name] if pool.contains("wep") && name.contains("web4")),
+        "{messages:?}"
+    );
+}
+
+#[test]
 fn the_load_balancers_own_addresses_are_checked() {
     one_problem("\"fd08:1::2\"", "\"10.8.1.3\"", "\"10.8.1.3\"", "two addresses of one family");
     one_problem("\"fd08:1::2\"", "\"2001:db8::1\"", "\"2001:db8::1\"", "outside tunnel_sources");

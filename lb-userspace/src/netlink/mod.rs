@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use rtnetlink::MulticastGroup;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tracing::debug;
 
 use self::query::{Kernel, Link, Neighbour, NextHopKey};
@@ -20,6 +21,9 @@ use crate::engine::paths::{Path, PathState, Paths};
 const SETTLE: Duration = Duration::from_millis(20);
 /// Everything is asked anew this often, for whatever the kernel does not announce.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Gateways are asked this often whether they are still the same: one that is replaced without a word would else be
+/// noticed after 40 to 50 s, when the kernel asks by itself.
+const ASK: Duration = Duration::from_secs(3);
 /// While a way is not known, it is asked this often.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -43,6 +47,8 @@ pub async fn watch(
     tokio::spawn(connection);
     let mut resolver = Resolver { kernel: Kernel::new(handle), last_macs: BTreeMap::new() };
     let mut told: Option<Paths> = None;
+    let mut ask = tokio::time::interval(ASK);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let wanted = addresses.borrow_and_update().clone();
         let paths = resolver.resolve(&wanted).await;
@@ -63,6 +69,7 @@ pub async fn watch(
                 }
             }
             () = tokio::time::sleep(wait) => {}
+            _ = ask.tick() => resolver.ask_gateways().await,
             () = engine.closed() => return Ok(()),
         }
     }
@@ -107,6 +114,20 @@ impl Resolver {
         paths
     }
 
+    /// Asks every gateway in use whether it still has the MAC address that frames are sent to.
+    async fn ask_gateways(&self) {
+        // Where netlink does not answer, `resolve` says so.
+        let Ok(neighbours) = self.kernel.neighbours().await else { return };
+        for key in self.last_macs.keys() {
+            let neighbour = neighbours.get(key).filter(|neighbour| neighbour.may_be_asked());
+            if let Some(mac) = neighbour.and_then(|neighbour| neighbour.mac)
+                && let Err(error) = self.kernel.ask_neighbour(*key, mac).await
+            {
+                debug!(next_hop = %key.1, %error, "the kernel does not ask the neighbour");
+            }
+        }
+    }
+
     async fn view(&self) -> Result<View, rtnetlink::Error> {
         Ok(View { links: self.kernel.links().await?, neighbours: self.kernel.neighbours().await? })
     }
@@ -148,7 +169,7 @@ impl Resolver {
     async fn mac(&mut self, key: NextHopKey, view: &View, is_first: bool) -> Option<[u8; 6]> {
         let neighbour = view.neighbours.get(&key);
         if is_first
-            && !neighbour.is_some_and(|neighbour| neighbour.is_kept)
+            && !neighbour.is_some_and(Neighbour::is_kept)
             && let Err(error) = self.kernel.keep_neighbour(key).await
         {
             debug!(next_hop = %key.1, %error, "the kernel does not keep the neighbour fresh");

@@ -39,8 +39,20 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) mac: Option<[u8; 6]>,
-    /// Whether the kernel keeps it resolved by itself.
-    pub(super) is_kept: bool,
+    state: NeighbourState,
+    is_managed: bool,
+}
+
+impl Neighbour {
+    /// Whether the kernel keeps it resolved by itself, and has not just given it up.
+    pub(super) fn is_kept(&self) -> bool {
+        self.state == NeighbourState::Permanent || self.is_managed && self.state != NeighbourState::Failed
+    }
+
+    /// Whether it has a MAC address that nobody fixed and nobody is asking for at the moment.
+    pub(super) fn may_be_asked(&self) -> bool {
+        matches!(self.state, NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay)
+    }
 }
 
 /// A netlink connection. Its errors are sentences for people.
@@ -93,6 +105,19 @@ impl Kernel {
             }
         }
         Ok(neighbours)
+    }
+
+    /// Asks a neighbour by unicast whether it still has this MAC address. Where it does not answer three times in
+    /// three seconds, the kernel gives it up (NUD_FAILED). `mac` must be fresh: it replaces what the kernel has.
+    pub(super) async fn ask_neighbour(
+        &self,
+        (ifindex, address): NextHopKey,
+        mac: [u8; 6],
+    ) -> Result<(), rtnetlink::Error> {
+        let entry = self.handle.neighbours().add(ifindex, address).link_layer_address(&mac);
+        entry.state(NeighbourState::Probe).replace().execute().await?;
+        // A state without "managed" takes the flag away, and both together lose the state: always two messages.
+        self.keep_neighbour((ifindex, address)).await
     }
 
     /// Asks the kernel to resolve a neighbour and to keep it resolved (NTF_EXT_MANAGED, Linux 5.16); an older
@@ -168,12 +193,12 @@ fn destination(entry: &NeighbourMessage) -> Option<IpAddr> {
 }
 
 fn read_neighbour(entry: &NeighbourMessage) -> Neighbour {
-    let mut neighbour = Neighbour { mac: None, is_kept: entry.header.state == NeighbourState::Permanent };
+    let mut neighbour = Neighbour { mac: None, state: entry.header.state, is_managed: false };
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(mac) => neighbour.mac = mac.as_slice().try_into().ok(),
             NeighbourAttribute::ExtFlags(flags) => {
-                neighbour.is_kept |= flags.contains(NeighbourExtFlags::Managed);
+                neighbour.is_managed = flags.contains(NeighbourExtFlags::Managed);
             }
             _ => {}
         }

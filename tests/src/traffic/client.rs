@@ -321,9 +321,12 @@ fn talk(plan: &Plan, number: usize, remote: SocketAddr) -> Result<Flow> {
     Ok(flow)
 }
 
+/// A line whose bytes depend on their place, so that an answer with parts missing or exchanged is seen.
 fn message(number: usize, bytes: usize) -> Vec<u8> {
     let mut message = format!("message {number} ").into_bytes();
-    message.resize(bytes.max(message.len() + 1), b'.');
+    // A prime period, so that no segment size repeats it.
+    let filler = (message.len()..bytes.max(message.len() + 1)).map(|at| b'!' + (at % 89) as u8);
+    message.extend(filler);
     if let Some(last) = message.last_mut() {
         *last = b'\n';
     }

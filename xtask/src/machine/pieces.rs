@@ -15,6 +15,7 @@ const COMMANDS: [(&str, &str, Need, &str); 12] = [
     ("nsenter", "util-linux", Need::Demo, "--version"),
     ("curl", "curl", Need::Test, "--version"),
     ("nginx", "nginx-light", Need::Test, "-v"),
+    ("ping", "iputils-ping", Need::Test, "-V"),
     ("dig", "bind9-dnsutils", Need::Test, "-v"),
     ("dnsmasq", "dnsmasq-base", Need::Test, "--version"),
     ("iperf3", "iperf3", Need::Test, "--version"),
