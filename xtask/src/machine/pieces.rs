@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{CARGO_DENY, Found, Machine, Need, Piece, Remedy, TYPOS, Tool, find, is_root, linker};
 
 /// Commands the lab and the tests run: command, Debian package, first need, arguments for its version.
-const COMMANDS: [(&str, &str, Need, &str); 12] = [
+const COMMANDS: [(&str, &str, Need, &str); 13] = [
     ("ip", "iproute2", Need::Demo, "-V"),
     ("nft", "nftables", Need::Demo, "--version"),
     ("ethtool", "ethtool", Need::Demo, "--version"),
