@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::address::Address;
 
 /// Version of the map layout; part of the pin directory's name, so that a daemon never adopts maps of another.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps in the load balancer's object.
 pub mod maps {
@@ -35,6 +35,8 @@ pub mod maps {
     pub const LOCAL_ADDRESSES: &str = "LOCAL_ADDRESSES";
     /// One [`super::AgentConfig`], in the agent's object.
     pub const AGENT_CONFIG: &str = "AGENT_CONFIG";
+    /// Cell of RFC 6040's table (inner codepoint * 4 + outer) to [`super::Counter`], per CPU, in the agent's object.
+    pub const ECN_CELLS: &str = "ECN_CELLS";
 }
 
 /// Capacities of the maps as they are declared.
@@ -117,6 +119,8 @@ pub mod backend_flags {
     pub const DEAD: u32 = 1 << 3;
     /// Encapsulate as GUE; otherwise plain IP in IP.
     pub const GUE: u32 = 1 << 4;
+    /// Runs the agent: packets may carry the rest of their chain, for a second chance. Only with `GUE`.
+    pub const AGENT: u32 = 1 << 5;
 }
 
 /// A backend as the datapath sees it.
@@ -153,6 +157,12 @@ impl BackendEntry {
     #[inline(always)]
     pub fn is_reachable(&self) -> bool {
         self.flags & (backend_flags::MAINT | backend_flags::DEAD) == 0
+    }
+
+    /// Whether packets to it may carry the rest of their chain.
+    #[inline(always)]
+    pub fn has_agent(&self) -> bool {
+        self.has(backend_flags::GUE | backend_flags::AGENT)
     }
 
     /// Whether its tunnel is GUE.
@@ -228,6 +238,12 @@ pub struct Counter {
 pub struct AgentConfig {
     /// GUE port, network order.
     pub gue_port: [u8; 2],
+    /// Zero.
+    pub zero: [u8; 2],
+    /// Offset of the initial sequence number that this host sent, in the kernel's request socket; 0 = unknown.
+    pub snt_isn: u32,
+    /// Offset of the next sequence number expected, in the kernel's time-wait socket; 0 = unknown.
+    pub rcv_nxt: u32,
 }
 
 // Offsets and sizes are the contract with the other side of the map; a change needs a new ABI_VERSION.
@@ -239,5 +255,6 @@ const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<PrefixKey>() == 20);
     assert!(size_of::<Counter>() == 16);
+    assert!(size_of::<AgentConfig>() == 12);
     assert!(limits::BACKENDS <= u16::MAX as usize + 1);
 };

@@ -4,33 +4,36 @@
 
 use crate::{
     abi::{NextHop, VipEntry, VipKey},
-    chain::{self, Chosen},
+    chain::{self, Chosen, Hops, Kind},
     encap::Tunnel,
     flow::{FlowHash, FlowKey},
     packet::Packet,
     parse::{self, Flow},
     reason::Reason,
     tables::Tables,
+    wire::protocol,
 };
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Decision {
+pub struct Decision<'t> {
     /// The way out.
     pub reason: Reason,
     /// Index of the VIP's counter, once a service was found.
     pub vip: Option<u32>,
     /// Where to, for [`Reason::Forwarded`] and for no other.
-    pub forward: Option<Forward>,
+    pub forward: Option<Forward<'t>>,
 }
 
 /// Everything that sending needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Forward {
+pub struct Forward<'t> {
     /// The backend and its handle.
-    pub backend: Chosen,
+    pub backend: Chosen<'t>,
+    /// The others of its chain, for a second chance.
+    pub hops: Hops<'t>,
     /// The way to it.
-    pub next_hop: NextHop,
+    pub next_hop: &'t NextHop,
     /// Offset of the network header.
     pub l3: usize,
     /// The packet's own facts.
@@ -50,7 +53,7 @@ pub struct Inner {
     pub is_v4: bool,
 }
 
-impl Decision {
+impl Decision<'_> {
     #[inline(always)]
     const fn leave(reason: Reason) -> Self {
         Self { reason, vip: None, forward: None }
@@ -59,12 +62,12 @@ impl Decision {
 
 /// Decides about a packet.
 #[inline(always)]
-pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
+pub fn decide<'t, P: Packet, T: Tables>(packet: &P, tables: &'t T) -> Decision<'t> {
     let network = match parse::network(packet) {
         Ok(network) => network,
         Err(reason) => return Decision::leave(reason),
     };
-    if !tables.is_vip_address(&network.destination()) {
+    if network.is_mapped() || !tables.is_vip_address(&network.destination()) {
         return Decision::leave(Reason::NotVip);
     }
     // A backend that lacks the VIP but forwards would make this packet circle, and test healthy meanwhile.
@@ -78,7 +81,7 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
     let Some(vip) = find_service(&flow.key, tables) else {
         return Decision::leave(Reason::NoService);
     };
-    match route(&flow, &vip, network.l3, tables) {
+    match route(&flow, vip, network.l3, tables) {
         Ok(forward) => Decision { reason: Reason::Forwarded, vip: Some(vip.vip), forward: Some(forward) },
         Err(reason) => Decision { reason, vip: Some(vip.vip), forward: None },
     }
@@ -86,7 +89,7 @@ pub fn decide<P: Packet, T: Tables>(packet: &P, tables: &T) -> Decision {
 
 /// The VIP with the exact port, else the one for every port.
 #[inline(always)]
-pub fn find_service<T: Tables>(key: &FlowKey, tables: &T) -> Option<VipEntry> {
+pub fn find_service<'t, T: Tables>(key: &FlowKey, tables: &'t T) -> Option<&'t VipEntry> {
     let exact = VipKey::new(key.destination, key.destination_port, key.protocol);
     match tables.vip(&exact) {
         Some(vip) => Some(vip),
@@ -95,18 +98,33 @@ pub fn find_service<T: Tables>(key: &FlowKey, tables: &T) -> Option<VipEntry> {
 }
 
 #[inline(always)]
-fn route<T: Tables>(flow: &Flow, vip: &VipEntry, l3: usize, tables: &T) -> Result<Forward, Reason> {
+fn route<'t, T: Tables>(
+    flow: &Flow,
+    vip: &VipEntry,
+    l3: usize,
+    tables: &'t T,
+) -> Result<Forward<'t>, Reason> {
     let hash = flow.key.hash(vip.seed);
     let chain = tables.chain(vip.table, hash.row(vip.rows_log2)).ok_or(Reason::NoTable)?;
-    let backend = chain::choose(chain, flow.opens, tables)?;
+    let choice = chain::choose(chain, kind_of(flow), tables)?;
+    let backend = choice.chosen;
     let next_hop = tables.next_hop(backend.entry.next_hop).ok_or(Reason::NoNeighbour)?;
     if !next_hop.is_usable() {
         return Err(Reason::NoNeighbour);
     }
-    let tunnel = Tunnel::of(&backend.entry);
-    if u32::from(flow.len) + tunnel.overhead() as u32 > next_hop.mtu.min(u32::from(u16::MAX)) {
+    let overhead = Tunnel::of(backend.entry).overhead(choice.hops.count);
+    if u32::from(flow.len) + overhead as u32 > next_hop.mtu.min(u32::from(u16::MAX)) {
         return Err(if flow.may_fragment { Reason::TooBigNoDf } else { Reason::TooBig });
     }
     let inner = Inner { len: flow.len, tos: flow.tos, is_v4: flow.is_v4 };
-    Ok(Forward { backend, next_hop, l3, inner, hash })
+    Ok(Forward { backend, hops: choice.hops, next_hop, l3, inner, hash })
+}
+
+#[inline(always)]
+fn kind_of(flow: &Flow) -> Kind {
+    match (flow.key.protocol, flow.opens) {
+        (protocol::TCP, false) => Kind::Continues,
+        (protocol::TCP, true) => Kind::Opens,
+        _ => Kind::Connectionless,
+    }
 }

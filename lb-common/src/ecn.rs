@@ -1,7 +1,5 @@
 //! The ECN field at the end of a tunnel (RFC 6040 section 4.2).
 
-use crate::reason::AgentReason;
-
 /// The two bits of the TOS byte or traffic class that are ECN.
 pub const MASK: u8 = 0b11;
 
@@ -24,24 +22,30 @@ pub const fn name(codepoint: u8) -> &'static str {
     }
 }
 
-/// The inner header's new codepoint and the way out, from the two codepoints that arrived (RFC 6040 figure 4).
+/// Cells of the table below.
+pub const CELLS: usize = 16;
+
+/// Index of a cell: the arriving inner codepoint, then the outer one.
 #[inline(always)]
-pub fn decapsulate(inner: u8, outer: u8) -> (u8, AgentReason) {
-    use AgentReason::{
-        Accepted, AcceptedEct0OverEct1, AcceptedEct0OverNotEct, AcceptedEct1OverCe, AcceptedEct1OverNotEct,
-        CeOverNotEct,
-    };
+pub const fn cell(inner: u8, outer: u8) -> u32 {
+    (((inner & MASK) << 2) | (outer & MASK)) as u32
+}
+
+/// Whether RFC 6040 figure 4 marks the cell: nobody should send this, so somebody on the path is broken.
+pub const fn is_unusual(inner: u8, outer: u8) -> bool {
+    matches!((inner & MASK, outer & MASK), (NOT_ECT, ECT0 | ECT1 | CE) | (ECT1, ECT0) | (CE, ECT1))
+}
+
+/// The inner header's new codepoint, from the two that arrived (RFC 6040 figure 4); `None`: drop.
+#[inline(always)]
+pub fn decapsulate(inner: u8, outer: u8) -> Option<u8> {
     match (inner & MASK, outer & MASK) {
-        (NOT_ECT, ECT0) => (NOT_ECT, AcceptedEct0OverNotEct),
-        (NOT_ECT, ECT1) => (NOT_ECT, AcceptedEct1OverNotEct),
         // "If the inner ECN field is Not-ECT, the decapsulator MUST NOT propagate any other ECN codepoint
         // onwards. [...] if the outer is CE, the decapsulator MUST drop the packet."
-        (NOT_ECT, CE) => (NOT_ECT, CeOverNotEct),
-        (ECT0, ECT1) => (ECT1, Accepted),
-        (ECT0 | ECT1, CE) => (CE, Accepted),
-        (ECT1, ECT0) => (ECT1, AcceptedEct0OverEct1),
-        (CE, ECT1) => (CE, AcceptedEct1OverCe),
-        (same, _) => (same, Accepted),
+        (NOT_ECT, CE) => None,
+        (ECT0, ECT1) => Some(ECT1),
+        (ECT0 | ECT1, CE) => Some(CE),
+        (same, _) => Some(same),
     }
 }
 
@@ -59,14 +63,20 @@ mod tests {
             (CE, [Some(CE), Some(CE), Some(CE), Some(CE)]),
         ];
         let unusual = [(NOT_ECT, ECT0), (NOT_ECT, ECT1), (NOT_ECT, CE), (ECT1, ECT0), (CE, ECT1)];
+        let mut cells = std::collections::BTreeSet::new();
         for (inner, outcomes) in figure {
             for (outer, expected) in [NOT_ECT, ECT0, ECT1, CE].into_iter().zip(outcomes) {
-                let (codepoint, reason) = decapsulate(inner, outer);
-                let outcome = (reason != AgentReason::CeOverNotEct).then_some(codepoint);
-                assert_eq!(outcome, expected, "inner {} outer {}", name(inner), name(outer));
-                let counted_apart = reason != AgentReason::Accepted;
-                assert_eq!(counted_apart, unusual.contains(&(inner, outer)));
+                assert_eq!(
+                    decapsulate(inner, outer),
+                    expected,
+                    "inner {} outer {}",
+                    name(inner),
+                    name(outer)
+                );
+                assert_eq!(is_unusual(inner, outer), unusual.contains(&(inner, outer)));
+                cells.insert(cell(inner, outer));
             }
         }
+        assert_eq!(cells.into_iter().collect::<Vec<_>>(), (0..16).collect::<Vec<u32>>());
     }
 }

@@ -5,7 +5,9 @@ use alloc::{collections::BTreeMap, collections::BTreeSet, vec::Vec};
 use crate::{
     abi::{BackendEntry, Chain, NextHop, PrefixKey, VipEntry, VipKey},
     address::Address,
-    tables::{AgentTables, Tables},
+    flow::FlowKey,
+    parse::Flow,
+    tables::{AgentTables, Holder, Sockets, Tables},
 };
 
 /// Everything that the load balancer's datapath reads.
@@ -37,8 +39,8 @@ impl Tables for MemoryTables {
         self.vips.keys().any(|key| key.address == *address)
     }
 
-    fn vip(&self, key: &VipKey) -> Option<VipEntry> {
-        self.vips.get(key).copied()
+    fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
+        self.vips.get(key)
     }
 
     fn is_tunnel_source(&self, address: &Address) -> bool {
@@ -49,12 +51,12 @@ impl Tables for MemoryTables {
         self.tables.get(&table)?.get(row as usize).copied()
     }
 
-    fn backend(&self, handle: u16) -> Option<BackendEntry> {
-        self.backends.get(&handle).copied()
+    fn backend(&self, handle: u16) -> Option<&BackendEntry> {
+        self.backends.get(&handle)
     }
 
-    fn next_hop(&self, index: u32) -> Option<NextHop> {
-        self.next_hops.get(&index).copied()
+    fn next_hop(&self, index: u32) -> Option<&NextHop> {
+        self.next_hops.get(&index)
     }
 }
 
@@ -69,6 +71,14 @@ pub struct MemoryAgentTables {
     pub tunnel_sources: Vec<PrefixKey>,
     /// GUE port, network order.
     pub gue_port: [u8; 2],
+    /// Who holds the TCP connections to its VIPs; what is not here is nobody's.
+    pub sockets: BTreeMap<FlowKey, Holder>,
+}
+
+impl Sockets for MemoryAgentTables {
+    fn holder(&self, flow: &Flow, _l3: usize) -> Holder {
+        self.sockets.get(&flow.key).copied().unwrap_or(Holder::Nobody)
+    }
 }
 
 impl AgentTables for MemoryAgentTables {

@@ -13,7 +13,9 @@ pub trait Packet {
     fn len(&self) -> usize;
 
     /// `N` bytes at `offset`, or `None` where the frame ends before.
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    ///
+    /// Lent and not copied: a copy of a header takes more stack than a program in the kernel has.
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 
     /// Whether there are no bytes at all.
     fn is_empty(&self) -> bool {
@@ -39,8 +41,8 @@ impl Packet for Frame<'_> {
         self.0.len()
     }
 
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.get(offset..)?.first_chunk::<N>().copied()
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.get(offset..)?.first_chunk()
     }
 }
 
@@ -75,8 +77,8 @@ impl Packet for FrameBuf {
         self.bytes.len()
     }
 
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        Frame(&self.bytes).read(offset)
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.bytes.get(offset..)?.first_chunk()
     }
 }
 

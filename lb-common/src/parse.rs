@@ -13,29 +13,40 @@ use crate::{
 
 /// A frame's network header, its fixed part unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Network {
+pub struct Network<'p> {
     /// Offset of the network header.
     pub l3: usize,
     /// The header.
-    pub header: Header,
+    pub header: Header<'p>,
 }
 
 /// A header of either family.
 #[derive(Clone, Copy, Debug)]
-pub enum Header {
+pub enum Header<'p> {
     /// IPv4, options not included.
-    V4(ipv4::Header),
+    V4(ipv4::Header<'p>),
     /// IPv6, extension headers not included.
-    V6(ipv6::Header),
+    V6(ipv6::Header<'p>),
 }
 
-impl Network {
+impl Network<'_> {
     /// Destination address.
     #[inline(always)]
     pub fn destination(&self) -> Address {
         match &self.header {
             Header::V4(header) => header.destination(),
             Header::V6(header) => header.destination(),
+        }
+    }
+
+    /// Whether an IPv6 header names an IPv4-mapped address, which stands for IPv4 in our keys only.
+    ///
+    /// RFC 4942 section 2.2: such addresses must not appear on the wire.
+    #[inline(always)]
+    pub fn is_mapped(&self) -> bool {
+        match &self.header {
+            Header::V4(_) => false,
+            Header::V6(header) => header.source().is_v4() || header.destination().is_v4(),
         }
     }
 
@@ -51,11 +62,11 @@ impl Network {
 
 /// Finds the network header; the reason is one that passes.
 #[inline(always)]
-pub fn network<P: Packet>(packet: &P) -> Result<Network, Reason> {
+pub fn network<P: Packet>(packet: &P) -> Result<Network<'_>, Reason> {
     let link = ether::read(packet).ok_or(Reason::TooShort)?;
     let header = match link.ethertype {
-        ether::IPV4 => Header::V4(ipv4::Header(packet.read(link.l3).ok_or(Reason::TooShort)?)),
-        ether::IPV6 => Header::V6(ipv6::Header(packet.read(link.l3).ok_or(Reason::TooShort)?)),
+        ether::IPV4 => Header::V4(ipv4::Header(packet.bytes(link.l3).ok_or(Reason::TooShort)?)),
+        ether::IPV6 => Header::V6(ipv6::Header(packet.bytes(link.l3).ok_or(Reason::TooShort)?)),
         _ => return Err(Reason::NotIp),
     };
     Ok(Network { l3: link.l3, header })
@@ -76,6 +87,23 @@ pub struct Flow {
     pub is_v4: bool,
     /// Whether routers may fragment it.
     pub may_fragment: bool,
+    /// What TCP says of the segment; meaningless for other protocols.
+    pub segment: Segment,
+}
+
+/// The fields of a TCP segment that tell whose it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number.
+    pub acknowledgement: u32,
+    /// Whether the acknowledgement number counts.
+    pub has_ack: bool,
+    /// Bytes of data.
+    pub data: u16,
+    /// Offset of the TCP header in the frame.
+    pub offset: u16,
 }
 
 /// Where the upper layer is, after the network header proved sound.
@@ -88,12 +116,12 @@ struct Upper {
 
 /// Reads the flow of a packet to a VIP; the reason is one that drops.
 #[inline(always)]
-pub fn flow<P: Packet>(packet: &P, network: &Network) -> Result<Flow, Reason> {
+pub fn flow<P: Packet>(packet: &P, network: &Network<'_>) -> Result<Flow, Reason> {
     let upper = match &network.header {
         Header::V4(header) => upper_of_v4(packet, network.l3, header)?,
         Header::V6(header) => upper_of_v6(packet, network.l3, header)?,
     };
-    let (source_port, destination_port, opens) = match upper.protocol {
+    let Ports { source: source_port, destination: destination_port, opens, segment } = match upper.protocol {
         protocol::TCP => tcp(packet, &upper)?,
         protocol::UDP => udp(packet, &upper)?,
         protocol::ICMP | protocol::ICMPV6 => return Err(Reason::Icmp),
@@ -117,11 +145,12 @@ pub fn flow<P: Packet>(packet: &P, network: &Network) -> Result<Flow, Reason> {
         tos,
         is_v4,
         may_fragment,
+        segment,
     })
 }
 
 #[inline(always)]
-fn upper_of_v4<P: Packet>(packet: &P, l3: usize, header: &ipv4::Header) -> Result<Upper, Reason> {
+fn upper_of_v4<P: Packet>(packet: &P, l3: usize, header: &ipv4::Header<'_>) -> Result<Upper, Reason> {
     if header.version() != 4 {
         return Err(Reason::BadVersion);
     }
@@ -143,7 +172,7 @@ fn upper_of_v4<P: Packet>(packet: &P, l3: usize, header: &ipv4::Header) -> Resul
 }
 
 #[inline(always)]
-fn upper_of_v6<P: Packet>(packet: &P, l3: usize, header: &ipv6::Header) -> Result<Upper, Reason> {
+fn upper_of_v6<P: Packet>(packet: &P, l3: usize, header: &ipv6::Header<'_>) -> Result<Upper, Reason> {
     if header.version() != 6 {
         return Err(Reason::BadVersion);
     }
@@ -161,32 +190,45 @@ fn upper_of_v6<P: Packet>(packet: &P, l3: usize, header: &ipv6::Header) -> Resul
     Ok(Upper { protocol, offset, end })
 }
 
-type PortsAndOpening = ([u8; 2], [u8; 2], bool);
+/// What the upper layer says.
+struct Ports {
+    source: [u8; 2],
+    destination: [u8; 2],
+    opens: bool,
+    segment: Segment,
+}
 
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, upper: &Upper) -> Result<PortsAndOpening, Reason> {
+fn tcp<P: Packet>(packet: &P, upper: &Upper) -> Result<Ports, Reason> {
     if upper.offset + l4::TCP_LEN > upper.end {
         return Err(Reason::BadTcpHeader);
     }
-    let header = l4::Tcp(packet.read(upper.offset).ok_or(Reason::BadTcpHeader)?);
+    let header = l4::Tcp(packet.bytes(upper.offset).ok_or(Reason::BadTcpHeader)?);
     // RFC 9293 section 3.1: the data offset counts the header's 32-bit words; the header has at least five.
     if header.header_len() < l4::TCP_LEN || upper.offset + header.header_len() > upper.end {
         return Err(Reason::BadTcpHeader);
     }
     let (source, destination) = header.ports();
-    Ok((source, destination, header.opens()))
+    let segment = Segment {
+        sequence: header.sequence(),
+        acknowledgement: header.acknowledgement(),
+        has_ack: header.has_ack(),
+        data: (upper.end - upper.offset - header.header_len()) as u16,
+        offset: upper.offset as u16,
+    };
+    Ok(Ports { source, destination, opens: header.opens(), segment })
 }
 
 #[inline(always)]
-fn udp<P: Packet>(packet: &P, upper: &Upper) -> Result<PortsAndOpening, Reason> {
+fn udp<P: Packet>(packet: &P, upper: &Upper) -> Result<Ports, Reason> {
     if upper.offset + l4::UDP_LEN > upper.end {
         return Err(Reason::BadUdpHeader);
     }
-    let header = l4::Udp(packet.read(upper.offset).ok_or(Reason::BadUdpHeader)?);
+    let header = l4::Udp(packet.bytes(upper.offset).ok_or(Reason::BadUdpHeader)?);
     // RFC 768: the length counts this header; "the minimum value of the length is eight".
     if usize::from(header.len()) < l4::UDP_LEN || upper.offset + usize::from(header.len()) > upper.end {
         return Err(Reason::BadUdpHeader);
     }
     let (source, destination) = header.ports();
-    Ok((source, destination, false))
+    Ok(Ports { source, destination, opens: false, segment: Segment::default() })
 }

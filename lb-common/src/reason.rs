@@ -94,21 +94,30 @@ reasons! {
 reasons! {
     /// Why a packet left the backend's agent program.
     AgentReason {
-        Accepted, "accepted", Carry, "Decapsulated and given to the local stack.";
-        AcceptedEct0OverNotEct, "accepted_ect0_over_not_ect", Carry, "The same; outer ECT(0) on an inner Not-ECT packet, which nobody should send (RFC 6040 section 4.2).";
-        AcceptedEct1OverNotEct, "accepted_ect1_over_not_ect", Carry, "The same; outer ECT(1) on an inner Not-ECT packet (RFC 6040 section 4.2).";
-        AcceptedEct0OverEct1, "accepted_ect0_over_ect1", Carry, "The same; outer ECT(0) on an inner ECT(1) packet (RFC 6040 section 4.2).";
-        AcceptedEct1OverCe, "accepted_ect1_over_ce", Carry, "The same; outer ECT(1) on an inner CE packet (RFC 6040 section 4.2).";
+        Accepted, "accepted", Carry, "Decapsulated and given to the local stack: it opens a connection, or is not TCP.";
+        AcceptedEstablished, "accepted_established", Carry, "The same; a socket of this host holds the connection.";
+        AcceptedHalfOpen, "accepted_half_open", Carry, "The same; it completes a handshake that this host answered.";
+        AcceptedTimeWait, "accepted_time_wait", Carry, "The same; the connection was closed here a moment ago.";
+        AcceptedCookie, "accepted_cookie", Carry, "The same; it returns a SYN cookie that this host sent.";
+        SecondChanceNoSocket, "second_chance_no_socket", Carry, "Sent to the next backend of its chain: no socket here holds the connection.";
+        SecondChanceHalfOpen, "second_chance_half_open", Carry, "The same; a half-open connection here belongs to a stray SYN, not to this packet.";
+        SecondChanceTimeWait, "second_chance_time_wait", Carry, "The same; new data of a reused address and port, for a connection that ended here.";
+        EndOfChainNoSocket, "end_of_chain_no_socket", Carry, "Given to the local stack, which resets it: no backend of the chain holds the connection.";
+        EndOfChainHalfOpen, "end_of_chain_half_open", Carry, "The same; only a half-open connection of a stray SYN was found.";
         NotTunnel, "not_tunnel", Pass, "Not a tunnel packet.";
         NotLocal, "not_local", Pass, "A tunnel packet for another host.";
         UntrustedSource, "untrusted_source", Drop, "The outer source is outside tunnel_sources.";
         BadOuter, "bad_outer", Drop, "The outer header is cut off, fragmented, or its length is wrong.";
         BadGue, "bad_gue", Drop, "Not GUE version 0 data carrying IPv4 or IPv6, or its header is cut off.";
+        BadChain, "bad_chain", Drop, "GUE private data of another kind than a chain, or a chain whose lengths or counts are wrong.";
+        UntrustedHop, "untrusted_hop", Drop, "A backend named in the chain is outside tunnel_sources.";
+        OwnHop, "own_hop", Drop, "The chain names this host again: following it would loop.";
         BadInner, "bad_inner", Drop, "The inner packet is cut off or its version or length is wrong.";
         NotOurVip, "not_our_vip", Drop, "The inner destination is not a VIP of this backend.";
         BadInnerSource, "bad_inner_source", Drop, "The inner source is loopback, multicast, unspecified or a VIP.";
         CeOverNotEct, "ce_over_not_ect", Drop, "Outer CE on an inner Not-ECT packet: congestion that the sender could not hear of (RFC 6040 section 4.2).";
         DecapFailed, "decap_failed", Drop, "The kernel refused to remove the outer header.";
+        RewriteFailed, "rewrite_failed", Drop, "The kernel refused to rewrite the outer header for a second chance.";
     }
 }
 

@@ -26,13 +26,13 @@ pub struct Link {
 /// Reads the header and at most two tags; `None` where the frame ends inside.
 #[inline(always)]
 pub fn read<P: Packet>(packet: &P) -> Option<Link> {
-    let mut ethertype = u16::from_be_bytes(packet.read(LEN - 2)?);
+    let mut ethertype = u16::from_be_bytes(*packet.bytes(LEN - 2)?);
     let mut l3 = LEN;
     if is_tag(ethertype) {
-        ethertype = u16::from_be_bytes(packet.read(LEN + TAG_LEN - 2)?);
+        ethertype = u16::from_be_bytes(*packet.bytes(LEN + TAG_LEN - 2)?);
         l3 = LEN + TAG_LEN;
         if is_tag(ethertype) {
-            ethertype = u16::from_be_bytes(packet.read(LEN + 2 * TAG_LEN - 2)?);
+            ethertype = u16::from_be_bytes(*packet.bytes(LEN + 2 * TAG_LEN - 2)?);
             l3 = LEN + 2 * TAG_LEN;
         }
     }
@@ -63,8 +63,8 @@ impl Tags {
         const FIRST: usize = LEN - 2;
         Some(match l3 {
             LEN => Self::None,
-            18 => Self::One(packet.read(FIRST)?),
-            _ => Self::Two(packet.read(FIRST)?),
+            18 => Self::One(*packet.bytes(FIRST)?),
+            _ => Self::Two(*packet.bytes(FIRST)?),
         })
     }
 

@@ -11,9 +11,9 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 
 /// The fixed 20 bytes of a header, unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Header(pub [u8; LEN]);
+pub struct Header<'p>(pub &'p [u8; LEN]);
 
-impl Header {
+impl Header<'_> {
     /// Version field; 4 in a sound header.
     #[inline(always)]
     pub fn version(&self) -> u8 {
@@ -77,14 +77,6 @@ impl Header {
     #[inline(always)]
     pub fn destination(&self) -> Address {
         Address::from_v4_bytes([self.0[16], self.0[17], self.0[18], self.0[19]])
-    }
-
-    /// The first two bytes (version, IHL, TOS) with another TOS, and the checksum that goes with them.
-    #[inline(always)]
-    pub fn with_tos(&self, tos: u8) -> ([u8; 2], [u8; 2]) {
-        let old = u16::from_be_bytes([self.0[0], self.0[1]]);
-        let new = u16::from_be_bytes([self.0[0], tos]);
-        (new.to_be_bytes(), checksum::update(self.checksum(), old, new).to_be_bytes())
     }
 }
 

@@ -11,9 +11,9 @@ pub const MAX_EXTENSIONS: usize = 4;
 
 /// The fixed header, unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Header(pub [u8; LEN]);
+pub struct Header<'p>(pub &'p [u8; LEN]);
 
-impl Header {
+impl Header<'_> {
     /// Version field; 6 in a sound header.
     #[inline(always)]
     pub fn version(&self) -> u8 {
@@ -41,19 +41,13 @@ impl Header {
     /// Source address.
     #[inline(always)]
     pub fn source(&self) -> Address {
-        Address::from_v6_bytes(sixteen(&self.0, 8))
+        Address::from_v6_bytes(sixteen(self.0, 8))
     }
 
     /// Destination address.
     #[inline(always)]
     pub fn destination(&self) -> Address {
-        Address::from_v6_bytes(sixteen(&self.0, 24))
-    }
-
-    /// The first two bytes with another traffic class.
-    #[inline(always)]
-    pub fn with_traffic_class(&self, class: u8) -> [u8; 2] {
-        [(self.0[0] & 0xf0) | (class >> 4), (class << 4) | (self.0[1] & 0x0f)]
+        Address::from_v6_bytes(sixteen(self.0, 24))
     }
 }
 
@@ -75,7 +69,7 @@ pub fn skip_extensions<P: Packet>(packet: &P, next: u8, offset: usize) -> Result
     while seen < MAX_EXTENSIONS {
         match next {
             protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
-                let Some([following, length]) = packet.read(offset) else {
+                let Some([following, length]) = packet.bytes(offset).copied() else {
                     return Err(Reason::BadExtension);
                 };
                 next = following;

@@ -10,9 +10,9 @@ const ACK: u8 = 0x10;
 
 /// The fixed part of a TCP header, unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Tcp(pub [u8; TCP_LEN]);
+pub struct Tcp<'p>(pub &'p [u8; TCP_LEN]);
 
-impl Tcp {
+impl Tcp<'_> {
     /// Header length in bytes by the data offset field: 0 to 60.
     #[inline(always)]
     pub fn header_len(&self) -> usize {
@@ -25,6 +25,24 @@ impl Tcp {
         ([self.0[0], self.0[1]], [self.0[2], self.0[3]])
     }
 
+    /// Sequence number.
+    #[inline(always)]
+    pub fn sequence(&self) -> u32 {
+        u32::from_be_bytes([self.0[4], self.0[5], self.0[6], self.0[7]])
+    }
+
+    /// Acknowledgement number; counts only where [`Self::has_ack`].
+    #[inline(always)]
+    pub fn acknowledgement(&self) -> u32 {
+        u32::from_be_bytes([self.0[8], self.0[9], self.0[10], self.0[11]])
+    }
+
+    /// Whether the ACK flag is set.
+    #[inline(always)]
+    pub fn has_ack(&self) -> bool {
+        self.0[13] & ACK != 0
+    }
+
     /// Whether this segment asks for a new connection: SYN without ACK.
     #[inline(always)]
     pub fn opens(&self) -> bool {
@@ -34,9 +52,9 @@ impl Tcp {
 
 /// A UDP header, unchecked.
 #[derive(Clone, Copy, Debug)]
-pub struct Udp(pub [u8; UDP_LEN]);
+pub struct Udp<'p>(pub &'p [u8; UDP_LEN]);
 
-impl Udp {
+impl Udp<'_> {
     /// Source and destination port, network order.
     #[inline(always)]
     pub fn ports(&self) -> ([u8; 2], [u8; 2]) {
@@ -54,15 +72,15 @@ impl Udp {
     pub fn is_empty(&self) -> bool {
         usize::from(self.len()) <= UDP_LEN
     }
+}
 
-    /// A header with checksum zero.
-    ///
-    /// RFC 768 allows it over IPv4. RFC 6935 section 5 allows it over IPv6 for tunnels: the inner packet has a
-    /// checksum of its own.
-    #[inline(always)]
-    pub fn emit(source_port: u16, destination_port: [u8; 2], len: u16) -> [u8; UDP_LEN] {
-        let [s0, s1] = source_port.to_be_bytes();
-        let [l0, l1] = len.to_be_bytes();
-        [s0, s1, destination_port[0], destination_port[1], l0, l1, 0, 0]
-    }
+/// A UDP header with checksum zero.
+///
+/// RFC 768 allows it over IPv4. RFC 6935 section 5 allows it over IPv6 for tunnels: the inner packet has a
+/// checksum of its own.
+#[inline(always)]
+pub fn emit_udp(source_port: u16, destination_port: [u8; 2], len: u16) -> [u8; UDP_LEN] {
+    let [s0, s1] = source_port.to_be_bytes();
+    let [l0, l1] = len.to_be_bytes();
+    [s0, s1, destination_port[0], destination_port[1], l0, l1, 0, 0]
 }

@@ -1,11 +1,18 @@
 use lb_common::abi::{Chain, backend_flags, next_hop_flags};
+use lb_common::memory::MemoryTables;
 use lb_common::reason::{Fate, Reason};
 use proptest::prelude::*;
 
 use super::support::{BACKENDS, Spec, address, decide, fleet, reason};
 
+/// The backend that a frame goes to first.
+fn handle_of(fleet: &MemoryTables, frame: &[u8]) -> u16 {
+    decide(fleet, frame).forward.expect("forwarded").backend.handle
+}
+
 fn backend(spec: &Spec) -> u16 {
-    let decision = decide(&fleet(), &spec.frame());
+    let fleet = fleet();
+    let decision = decide(&fleet, &spec.frame());
     assert_eq!(decision.reason, Reason::Forwarded, "{spec:?}");
     decision.forward.expect("a forwarded packet has a backend").backend.handle
 }
@@ -57,7 +64,8 @@ proptest! {
             let ethertype: [u8; 2] = if v6 { [0x86, 0xdd] } else { [0x08, 0x00] };
             frame[12..14].copy_from_slice(&ethertype);
         }
-        let decision = decide(&fleet(), &frame);
+        let fleet = fleet();
+        let decision = decide(&fleet, &frame);
         prop_assert_eq!(decision.reason == Reason::Forwarded, decision.forward.is_some());
     }
 
@@ -68,7 +76,8 @@ proptest! {
         let mut frame = Spec { v6, udp, vlans, payload: 0, ..Spec::default() }.frame();
         let at = position.index(frame.len());
         frame[at] = value;
-        if let Some(forward) = decide(&fleet(), &frame).forward {
+        let fleet = fleet();
+        if let Some(forward) = decide(&fleet, &frame).forward {
             prop_assert!(forward.l3 + usize::from(forward.inner.len) <= frame.len());
         }
     }
@@ -99,7 +108,8 @@ fn ethernet_padding_is_not_payload() {
         let mut frame = Spec { v6, payload: 0, ..Spec::default() }.frame();
         let ip_len = frame.len() - 14;
         frame.extend([0; 40]);
-        let forward = decide(&fleet(), &frame).forward.expect("padding is legal");
+        let fleet = fleet();
+        let forward = decide(&fleet, &frame).forward.expect("padding is legal");
         assert_eq!(usize::from(forward.inner.len), ip_len);
     }
 }
@@ -156,7 +166,7 @@ fn a_udp_length_that_lies_is_dropped_by_name() {
 #[test]
 fn ipv4_options_do_not_hide_the_ports() {
     let plain = Spec::default().frame();
-    let expected = decide(&fleet(), &plain).forward.expect("forwarded").backend.handle;
+    let expected = handle_of(&fleet(), &plain);
     for words in 1..=10_u8 {
         let mut frame = plain[..34].to_vec();
         frame.extend(std::iter::repeat_n(1_u8, usize::from(words) * 4));
@@ -164,15 +174,14 @@ fn ipv4_options_do_not_hide_the_ports() {
         frame[14] = 0x45 + words;
         let total = (frame.len() - 14) as u16;
         frame[16..18].copy_from_slice(&total.to_be_bytes());
-        let forward = decide(&fleet(), &frame).forward.expect("options are legal");
-        assert_eq!(forward.backend.handle, expected, "{words} words of options");
+        assert_eq!(handle_of(&fleet(), &frame), expected, "{words} words of options");
     }
 }
 
 #[test]
 fn ipv6_extension_headers_are_followed_up_to_four() {
     let plain = Spec { v6: true, ..Spec::default() }.frame();
-    let expected = decide(&fleet(), &plain).forward.expect("forwarded").backend.handle;
+    let expected = handle_of(&fleet(), &plain);
     for count in 1..=6_usize {
         let mut frame = plain[..54].to_vec();
         // Hop-by-hop first, then destination options, with growing lengths.
@@ -185,7 +194,8 @@ fn ipv6_extension_headers_are_followed_up_to_four() {
         frame.extend(&plain[54..]);
         let payload = (frame.len() - 54) as u16;
         frame[18..20].copy_from_slice(&payload.to_be_bytes());
-        let decision = decide(&fleet(), &frame);
+        let fleet = fleet();
+        let decision = decide(&fleet, &frame);
         if count <= 4 {
             assert_eq!(
                 decision.forward.expect("legal").backend.handle,
@@ -197,7 +207,7 @@ fn ipv6_extension_headers_are_followed_up_to_four() {
         }
         let mut cut = frame.clone();
         cut[18..20].copy_from_slice(&4_u16.to_be_bytes());
-        assert_ne!(reason(&fleet(), &cut), Reason::Forwarded, "an extension header beyond the packet");
+        assert_ne!(reason(&fleet, &cut), Reason::Forwarded, "an extension header beyond the packet");
     }
     let mut fragment = plain.clone();
     fragment[20] = 44;
@@ -226,12 +236,12 @@ fn our_own_packets_that_come_back_are_looped() {
 #[test]
 fn a_drained_or_sick_owner_gives_new_flows_to_the_standby() {
     let syn = Spec { syn: true, ..Spec::default() }.frame();
-    let owner = decide(&fleet(), &syn).forward.expect("forwarded").backend.handle;
+    let owner = handle_of(&fleet(), &syn);
     for lost in [backend_flags::READY, backend_flags::HEALTHY] {
         let mut fleet = fleet();
         let entry = fleet.backends.get_mut(&owner).expect("the owner exists");
         entry.flags &= !lost;
-        let standby = decide(&fleet, &syn).forward.expect("the standby takes it").backend.handle;
+        let standby = handle_of(&fleet, &syn);
         assert_ne!(standby, owner);
     }
 }
@@ -288,4 +298,11 @@ fn only_reasons_that_carry_have_a_forward_and_only_they() {
     assert!(
         Reason::ALL.iter().all(|reason| (reason.fate() == Fate::Carry) == (*reason == Reason::Forwarded))
     );
+}
+
+#[test]
+fn an_ipv4_mapped_destination_in_an_ipv6_header_is_no_vip_of_ours() {
+    let mut frame = Spec { v6: true, ..Spec::default() }.frame();
+    frame[38..54].copy_from_slice(address(super::support::VIP4).bytes());
+    assert_eq!(reason(&fleet(), &frame), Reason::NotVip);
 }

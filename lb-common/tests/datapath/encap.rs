@@ -1,14 +1,16 @@
 use etherparse::{LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
+use lb_common::abi::backend_flags;
 use lb_common::encap;
 use lb_common::packet::FrameBuf;
 use lb_common::reason::Reason;
 
-use super::support::{Spec, decide, fleet};
+use super::support::{CHAINED, Spec, address, decide, fleet};
 
 /// Decides and encapsulates; gives the frame before and after.
 fn encapsulated(spec: &Spec) -> (Vec<u8>, Vec<u8>) {
     let frame = spec.frame();
-    let decision = decide(&fleet(), &frame);
+    let fleet = fleet();
+    let decision = decide(&fleet, &frame);
     assert_eq!(decision.reason, Reason::Forwarded, "{spec:?}");
     let forward = decision.forward.expect("forwarded");
     let mut packet = FrameBuf::new(&frame);
@@ -136,4 +138,47 @@ fn entropy_is_of_the_flow_and_not_of_the_packet() {
         ports.len(),
         labels.len()
     );
+}
+
+#[test]
+fn the_rest_of_the_chain_travels_in_the_published_layout_and_only_with_packets_that_may_need_it() {
+    for (port, handles) in CHAINED {
+        let is_v4 = port == 9004;
+        let (_, after) = encapsulated(&Spec { port, ..Spec::default() });
+        // Behind Ethernet, IP, UDP and the four bytes of GUE.
+        let at = 14 + if is_v4 { 20 } else { 40 } + 8 + 4;
+        let hop_len = if is_v4 { 4 } else { 16 };
+        assert_eq!(after[at - 4] & 0x1f, (4 + 3 * hop_len as u8) / 4, "GUE header length, in words");
+        assert_eq!(after[at..at + 4], [0, u8::from(!is_v4), 0, 3], "type, next hop, count");
+        for (n, handle) in handles[1..].iter().enumerate() {
+            let hop = &after[at + 4 + n * hop_len..][..hop_len];
+            let text = if is_v4 { format!("10.8.{handle}.2") } else { format!("fd08:{handle}::2") };
+            let expected = address(&text);
+            assert_eq!(hop, &expected.bytes()[16 - hop_len..], "hop {n}");
+        }
+        let (before, syn) = encapsulated(&Spec { port, syn: true, ..Spec::default() });
+        assert_eq!(syn.len(), before.len() + if is_v4 { 32 } else { 52 }, "a SYN carries no chain");
+        let (before, udp) = encapsulated(&Spec { port, udp: true, ..Spec::default() });
+        assert_eq!(udp.len(), before.len() + if is_v4 { 32 } else { 52 }, "a datagram carries no chain");
+    }
+}
+
+#[test]
+fn members_in_maintenance_and_dead_ones_are_no_hops_and_draining_ones_are() {
+    let mut fleet = fleet();
+    let frame = Spec { port: 9004, ..Spec::default() }.frame();
+    let hops = |fleet: &lb_common::memory::MemoryTables| {
+        let forward = decide(fleet, &frame).forward.expect("forwarded");
+        let hops = [forward.hops.first, forward.hops.second, forward.hops.third];
+        (forward.backend.handle, hops.into_iter().flatten().map(|hop| hop.v4_bytes()[2]).collect::<Vec<_>>())
+    };
+    assert_eq!(hops(&fleet), (11, vec![12, 13, 14]));
+    let mut set = |handle: u16, on: u32, off: u32| {
+        let entry = fleet.backends.get_mut(&handle).expect("in the fleet");
+        entry.flags = (entry.flags | on) & !off;
+    };
+    set(11, 0, backend_flags::READY);
+    set(12, backend_flags::MAINT, backend_flags::READY);
+    set(14, backend_flags::DEAD, backend_flags::HEALTHY);
+    assert_eq!(hops(&fleet), (13, vec![11]), "the first that takes new flows, then the draining owner");
 }

@@ -20,6 +20,8 @@ pub(crate) const CLIENT6: &str = "2001:db8:7::7";
 pub(crate) const ROWS_LOG2: u32 = 12;
 /// Handles of the four backends: GUE over IPv4, GUE over IPv6, IP in IP over IPv4, over IPv6.
 pub(crate) const BACKENDS: [u16; 4] = [1, 2, 3, 4];
+/// Services whose backends run the agent, over IPv4 and over IPv6: their rows hold four backends of one family.
+pub(crate) const CHAINED: [(u16, [u16; 4]); 2] = [(9004, [11, 12, 13, 14]), (9006, [21, 22, 23, 24])];
 
 pub(crate) fn address(text: &str) -> Address {
     text.parse::<IpAddr>().expect("an address literal").into()
@@ -49,6 +51,25 @@ pub(crate) fn fleet() -> MemoryTables {
     let mixed = (0..1_u16 << ROWS_LOG2).map(|row| Chain([1 + row % 4, 1 + (row + 1) % 4, 0, 0]));
     tables.tables.insert(0, mixed.collect());
     add_service(&mut tables, 80, 0);
+    for (port, handles) in CHAINED {
+        for handle in handles {
+            let (v4, v6) = (format!("10.8.{handle}.2"), format!("fd08:{handle}::2"));
+            let is_v6 = port == 9006;
+            let flags =
+                backend_flags::READY | backend_flags::HEALTHY | backend_flags::GUE | backend_flags::AGENT;
+            let entry = BackendEntry {
+                address: address(if is_v6 { &v6 } else { &v4 }),
+                source: address(if is_v6 { "fd08:1::2" } else { "10.8.1.2" }),
+                next_hop: 1,
+                flags,
+                gue_port: 6080_u16.to_be_bytes(),
+                zero: [0; 6],
+            };
+            tables.backends.insert(handle, entry);
+        }
+        tables.tables.insert(u32::from(port), vec![Chain(handles); 1 << ROWS_LOG2]);
+        add_service(&mut tables, port, u32::from(port));
+    }
     let next_hop = NextHop {
         ifindex: 7,
         mtu: 1600,
@@ -75,7 +96,7 @@ fn add_service(tables: &mut MemoryTables, port: u16, table: u32) {
     }
 }
 
-pub(crate) fn decide(tables: &MemoryTables, frame: &[u8]) -> Decision {
+pub(crate) fn decide<'t>(tables: &'t MemoryTables, frame: &[u8]) -> Decision<'t> {
     decide::decide(&Frame(frame), tables)
 }
 

@@ -35,7 +35,7 @@ fn bowline_lb(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn send(packet: &mut XdpPacket<'_>, forward: &Forward, bytes: u64) -> (Reason, u32) {
+fn send(packet: &mut XdpPacket<'_>, forward: &Forward<'_>, bytes: u64) -> (Reason, u32) {
     if let Err(reason) = encap::encapsulate(packet, forward) {
         return (reason, xdp_action::XDP_DROP);
     }

@@ -68,9 +68,9 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn vip(&self, key: &VipKey) -> Option<VipEntry> {
-        // SAFETY: only the daemon writes this map, and it replaces entries whole; the copy is made at once.
-        unsafe { VIPS.get(key).copied() }
+    fn vip(&self, key: &VipKey) -> Option<&VipEntry> {
+        // SAFETY: only the daemon writes this map; an entry that it removes is not reused before this program ends.
+        unsafe { VIPS.get(key) }
     }
 
     #[inline(always)]
@@ -84,12 +84,12 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn backend(&self, handle: u16) -> Option<BackendEntry> {
-        BACKENDS.get(u32::from(handle)).copied()
+    fn backend(&self, handle: u16) -> Option<&BackendEntry> {
+        BACKENDS.get(u32::from(handle))
     }
 
     #[inline(always)]
-    fn next_hop(&self, index: u32) -> Option<NextHop> {
-        NEXT_HOPS.get(index).copied()
+    fn next_hop(&self, index: u32) -> Option<&NextHop> {
+        NEXT_HOPS.get(index)
     }
 }

@@ -33,6 +33,9 @@ impl<'a> XdpPacket<'a> {
             return None;
         }
         let start = self.ctx.data() + offset;
+        // SAFETY: frames start at even addresses (drivers align the IP header to two bytes at least), and every header
+        // and option has an even length. Without this the compiler copies byte by byte, each on its own stack slot.
+        unsafe { core::hint::assert_unchecked(start.is_multiple_of(2)) };
         (start + N <= self.ctx.data_end()).then_some(start as *mut [u8; N])
     }
 }
@@ -44,9 +47,10 @@ impl Packet for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // SAFETY: `at` compared the pointer and its end with the frame's, and byte arrays have no alignment.
-        self.at::<N>(offset).map(|bytes| unsafe { *bytes })
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        // SAFETY: `at` compared the pointer and its end with the frame's, byte arrays have no alignment, and the borrow
+        // of `self` keeps the head from moving.
+        self.at::<N>(offset).map(|bytes| unsafe { &*bytes })
     }
 }
 
@@ -61,7 +65,7 @@ impl PacketMut for XdpPacket<'_> {
     fn write<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> bool {
         match self.at::<N>(offset) {
             Some(place) => {
-                // SAFETY: as in `read`, and nobody else holds a reference into the frame.
+                // SAFETY: as in `bytes`, and nobody else holds a reference into the frame.
                 unsafe { *place = *bytes };
                 true
             }

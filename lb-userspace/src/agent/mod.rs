@@ -1,6 +1,7 @@
 //! The daemon on a backend: the decapsulating program on its uplinks, the VIPs on `lo`, and a status to read.
 
 mod addresses;
+mod btf;
 mod program;
 mod status;
 

@@ -12,8 +12,9 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{AgentConfig, Counter, maps as names};
 use lb_common::address::Address;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
+use super::btf::SocketFields;
 use crate::config::AgentSettings;
 use crate::dataplane::kernel::maps::{bytes_of, prefix_key, take};
 use crate::dataplane::object;
@@ -21,16 +22,24 @@ use crate::dataplane::object;
 /// Name of the program in its object.
 const PROGRAM: &str = "bowline_agent";
 
+type ConfigBytes = [u8; size_of::<AgentConfig>()];
 type AddressBytes = [u8; size_of::<Address>()];
-/// Counters by reason.
-pub(super) type Counters = PerCpuArray<MapData, [u8; size_of::<Counter>()]>;
+type Counters = PerCpuArray<MapData, [u8; size_of::<Counter>()]>;
 
 /// The attached program. Dropping it detaches it.
 pub(super) struct Program {
     /// Holds the program and its attachments.
     _object: Ebpf,
     local: HashMap<MapData, AddressBytes, u8>,
-    counters: Arc<Counters>,
+    counters: Arc<Counted>,
+}
+
+/// The counters that the program keeps.
+pub(super) struct Counted {
+    /// By reason.
+    pub(super) reasons: Counters,
+    /// By cell of RFC 6040's table.
+    pub(super) ecn_cells: Counters,
 }
 
 impl Program {
@@ -39,11 +48,10 @@ impl Program {
         let mut object = EbpfLoader::new().load(object::AGENT).context(
             "cannot load the agent's eBPF object (root, or CAP_BPF with CAP_NET_ADMIN, is needed)",
         )?;
-        let mut config: Array<MapData, [u8; size_of::<AgentConfig>()]> =
-            take(&mut object, names::AGENT_CONFIG)?;
+        let mut config: Array<MapData, ConfigBytes> = take(&mut object, names::AGENT_CONFIG)?;
         config
-            .set(0, settings.gue_port.to_be_bytes(), 0)
-            .context("cannot tell the agent program the GUE port")?;
+            .set(0, bytes_of::<_, { size_of::<AgentConfig>() }>(&program_config(settings)), 0)
+            .context("cannot write the agent program's settings")?;
         let mut sources: LpmTrie<MapData, AddressBytes, u8> = take(&mut object, names::TUNNEL_SOURCES)?;
         for prefix in &settings.tunnel_sources {
             sources
@@ -56,7 +64,10 @@ impl Program {
                 .with_context(|| format!("cannot tell the agent program the VIP {vip}"))?;
         }
         let local = take(&mut object, names::LOCAL_ADDRESSES)?;
-        let counters = Arc::new(take(&mut object, names::REASON_COUNTERS)?);
+        let counters = Arc::new(Counted {
+            reasons: take(&mut object, names::REASON_COUNTERS)?,
+            ecn_cells: take(&mut object, names::ECN_CELLS)?,
+        });
         let program =
             object.program_mut(PROGRAM).context("the agent's object was built without its program")?;
         let program: &mut SchedClassifier =
@@ -83,8 +94,25 @@ impl Program {
         Ok(())
     }
 
-    pub(super) fn counters(&self) -> Arc<Counters> {
+    pub(super) fn counters(&self) -> Arc<Counted> {
         Arc::clone(&self.counters)
+    }
+}
+
+/// The program's settings. Without the kernel's type information the checks that need it are left out, and said so.
+fn program_config(settings: &AgentSettings) -> AgentConfig {
+    let gue_port = settings.gue_port.to_be_bytes();
+    match SocketFields::of_kernel() {
+        Ok(fields) => {
+            AgentConfig { gue_port, zero: [0; 2], snt_isn: fields.snt_isn, rcv_nxt: fields.rcv_nxt }
+        }
+        Err(error) => {
+            warn!(
+                error = %crate::engine::chain(&error),
+                "half-open and closed connections are believed to be this backend's without a check"
+            );
+            AgentConfig { gue_port, zero: [0; 2], snt_isn: 0, rcv_nxt: 0 }
+        }
     }
 }
 

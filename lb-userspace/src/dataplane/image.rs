@@ -165,6 +165,9 @@ fn backend_entry(
     if pool.encapsulation == Encapsulation::Gue {
         flags |= backend_flags::GUE;
     }
+    if pool.agent {
+        flags |= backend_flags::AGENT;
+    }
     BackendEntry {
         address: backend.address.into(),
         source: source.into(),
