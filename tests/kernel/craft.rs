@@ -38,6 +38,11 @@ pub(crate) fn fleet() -> MemoryTables {
     }
     let chain = |row: u16| match row % 16 {
         15 => Chain::default(),
+        // Chains of pools with agents, of two to four members.
+        13 => Chain([9, 10, 11, 12]),
+        12 => Chain([13, 14, 15, 16]),
+        11 => Chain([10, 9, 0, 0]),
+        10 => Chain([15, 13, 14, 0]),
         // One that drains and one in maintenance: nobody for new flows.
         14 => Chain([5, 7, 0, 0]),
         row => Chain([1 + row % 8, 1 + (row + 3) % 8, if row > 8 { 1 + (row + 5) % 8 } else { 0 }, 0]),
@@ -51,6 +56,7 @@ pub(crate) fn fleet() -> MemoryTables {
 
 fn add_backends(tables: &mut MemoryTables) {
     let ready = backend_flags::READY | backend_flags::HEALTHY;
+    let chained = ready | backend_flags::GUE | backend_flags::AGENT;
     let backends = [
         ("10.8.11.2", ready | backend_flags::GUE, 1),
         ("fd08:11::2", ready | backend_flags::GUE, 2),
@@ -60,6 +66,14 @@ fn add_backends(tables: &mut MemoryTables) {
         ("10.8.14.2", ready | backend_flags::GUE, 3),
         ("10.8.15.2", backend_flags::MAINT, 1),
         ("10.8.16.2", ready | backend_flags::GUE, 0),
+        ("10.8.11.2", chained, 1),
+        ("10.8.17.2", chained & !backend_flags::READY, 1),
+        ("10.8.18.2", chained, 1),
+        ("10.8.19.2", chained, 2),
+        ("fd08:11::2", chained, 1),
+        ("fd08:17::2", chained, 1),
+        ("fd08:18::2", chained & !backend_flags::READY, 2),
+        ("fd08:19::2", chained, 1),
     ];
     for (handle, (backend, flags, next_hop)) in (1..).zip(backends) {
         let source = if backend.contains(':') { "fd08:1::2" } else { "10.8.1.2" };
@@ -98,6 +112,8 @@ pub(crate) fn backend_host() -> MemoryAgentTables {
         vips: [VIP4, VIP6].map(address).into(),
         tunnel_sources: fleet().tunnel_sources,
         gue_port: 6080_u16.to_be_bytes(),
+        // The test-run happens where no socket listens on a VIP.
+        sockets: std::collections::BTreeMap::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::{PrefixKey, maps};
+use lb_common::abi::{AgentConfig, PrefixKey, maps};
 use lb_common::memory::{MemoryAgentTables, MemoryTables};
 use lb_common::reason::{AgentReason, Reason};
 use lb_userspace::dataplane::object;
@@ -104,7 +104,10 @@ impl Lb {
 
     /// Packets by reason, all CPUs together.
     pub(crate) fn counts(&self) -> BTreeMap<Reason, u64> {
-        Reason::ALL.iter().map(|reason| (*reason, packets(&self.0, reason.index()))).collect()
+        Reason::ALL
+            .iter()
+            .map(|reason| (*reason, packets(&self.0, maps::REASON_COUNTERS, reason.index())))
+            .collect()
     }
 }
 
@@ -120,9 +123,10 @@ impl Agent {
                 map.insert(*address.bytes(), 1, 0).expect("room");
             }
         }
-        let mut config: Array<_, [u8; 2]> =
+        let config = AgentConfig { gue_port: tables.gue_port, zero: [0; 2], snt_isn: 0, rcv_nxt: 0 };
+        let mut map: Array<_, [u8; 12]> =
             object.map_mut(maps::AGENT_CONFIG).expect("declared").try_into().expect("an array");
-        config.set(0, tables.gue_port, 0).expect("room");
+        map.set(0, bytes::<_, 12>(&config), 0).expect("room");
         let mut agent = Self(object);
         agent.program().load().expect("the verifier accepts the program");
         agent
@@ -143,12 +147,20 @@ impl Agent {
 
     /// Packets by reason, all CPUs together.
     pub(crate) fn counts(&self) -> BTreeMap<AgentReason, u64> {
-        AgentReason::ALL.iter().map(|reason| (*reason, packets(&self.0, reason.index()))).collect()
+        AgentReason::ALL
+            .iter()
+            .map(|reason| (*reason, packets(&self.0, maps::REASON_COUNTERS, reason.index())))
+            .collect()
+    }
+
+    /// Packets of a cell of RFC 6040's table.
+    pub(crate) fn ecn_cell(&self, cell: u32) -> u64 {
+        packets(&self.0, maps::ECN_CELLS, cell)
     }
 }
 
-fn packets(object: &Ebpf, index: u32) -> u64 {
-    let map = object.map(maps::REASON_COUNTERS).expect("declared");
+fn packets(object: &Ebpf, counters: &str, index: u32) -> u64 {
+    let map = object.map(counters).expect("declared");
     let counters: PerCpuArray<_, [u8; 16]> = map.try_into().expect("a per-CPU array");
     let values = counters.get(&index, 0).expect("in range");
     values.iter().map(|counter| u64::from_ne_bytes(counter[..8].try_into().expect("eight bytes"))).sum()

@@ -46,9 +46,10 @@ fn read(frame: &[u8], original: &[u8]) -> Sent {
     };
     match packet.transport {
         Some(TransportSlice::Udp(udp)) if udp.destination_port() == 6080 => {
-            assert_eq!(usize::from(udp.length()), inner.len() + 12);
+            let private_len = usize::from(udp.payload()[0] & 0x1f) * 4;
+            assert_eq!(usize::from(udp.length()), inner.len() + 12 + private_len);
             assert!(udp.source_port() >= 49152);
-            assert_eq!(&udp.payload()[4..], inner, "the packet inside");
+            assert_eq!(&udp.payload()[4 + private_len..], inner, "the packet inside");
             Sent { tos, entropy: Some(u32::from(udp.source_port())), destination }
         }
         _ => {
