@@ -55,6 +55,12 @@ impl Reasons {
         Ok(line.packets)
     }
 
+    /// Packets that an agent gave to its host's stack, for whatever cause.
+    pub(crate) fn accepted(&self) -> u64 {
+        let into_stack = |name: &str| name.starts_with("accepted") || name.starts_with("end_of_chain");
+        self.0.iter().filter(|(name, _)| into_stack(name)).map(|(_, line)| line.packets).sum()
+    }
+
     /// Those with this verdict that happened.
     pub(crate) fn with_verdict(&self, verdict: &str) -> BTreeMap<&str, u64> {
         let lines = self.0.iter().filter(|(_, line)| line.verdict == verdict && line.packets > 0);

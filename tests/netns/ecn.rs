@@ -57,7 +57,7 @@ fn congested_tunnel(mix: Mix) -> Result<()> {
         let flows = run_connections(fleet.client(), family.service(), &plan)?;
         let counted = Reasons::of_agent(agent)?.since(&before);
         ensure!(flows.lived() == 0, "{family:?}: {} datagrams were answered", flows.lived());
-        let (dropped, accepted) = (counted.packets("ce_over_not_ect")?, counted.packets("accepted")?);
+        let (dropped, accepted) = (counted.packets("ce_over_not_ect")?, counted.accepted());
         ensure!((dropped, accepted) == (8, 0), "{family:?}: {dropped} dropped, {accepted} accepted");
     }
     Ok(())

@@ -13,6 +13,7 @@ mod hostile;
 mod mixes;
 mod neighbour;
 mod refusals;
+mod second_chance;
 mod software;
 mod status;
 mod untouched;

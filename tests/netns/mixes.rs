@@ -74,7 +74,7 @@ fn connections(mix: Mix) -> Result<()> {
         let forwarded = Reasons::of_load_balancer(fleet.lb())?.since(&lb_before).packets("forwarded")?;
         let mut accepted = 0;
         for (agent, before) in fleet.agents.iter().zip(&before) {
-            let here = Reasons::of_agent(agent)?.since(before).packets("accepted")?;
+            let here = Reasons::of_agent(agent)?.since(before).accepted();
             ensure!(here > 0, "{} accepted nothing", agent.host().name());
             accepted += here;
         }

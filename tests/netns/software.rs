@@ -109,9 +109,11 @@ fn iperf3_completes_in_both_directions() -> Result<()> {
     fleet.lb().ask(&["vip", "add", "all", &format!("{VIP4}:0/tcp"), "--pool", Pool::NAME])?;
     let host = &fleet.topology.backends[0];
     let mut iperf = Command::new("iperf3");
-    let mut server =
-        host.netns.background(iperf.args(["--server", "--bind", &VIP4.to_string()]), &log(&fleet, host))?;
-    wait_for_port(host, &mut server, SocketAddr::new(VIP4.into(), 5201))?;
+    iperf.args(["--server", "--forceflush", "--bind", &VIP4.to_string()]);
+    let log = log(&fleet, host);
+    let _server = host.netns.background(&mut iperf, &log)?;
+    // Its own word and no connection to try: it would take that for a test, and be busy for the real one.
+    wait::until("iperf3 listens", SOON, || Ok(fs::read_to_string(&log)?.contains("Server listening")))?;
     for (way, option) in [("to the backend", "--parallel=1"), ("from the backend", "--reverse")] {
         let mut iperf = Command::new("timeout");
         iperf.args(["20", "iperf3", "--json", "--time", "1", "--client", &VIP4.to_string(), option]);
