@@ -181,9 +181,14 @@ impl History {
         Chains { members: next.addresses.clone(), rows: self.rows.iter().zip(&next.rows).map(row).collect() }
     }
 
-    /// By row: the newest standby as an index into [`Chains::members`] of [`Self::committed`], or [`NONE`].
-    pub fn standbys(&self) -> impl Iterator<Item = u16> + '_ {
-        self.rows.iter().map(|row| row.standby)
+    /// In how many rows each member is the newest standby; those who are in none are missing.
+    pub fn standby_rows(&self) -> BTreeMap<Address, u32> {
+        let mut rows = BTreeMap::new();
+        let standbys = self.rows.iter().filter_map(|row| self.addresses.get(usize::from(row.standby)));
+        for standby in standbys {
+            *rows.entry(*standby).or_insert(0) += 1;
+        }
+        rows
     }
 
     /// See [`owners_digest`]: of the newest epoch, whatever came before it.
@@ -230,6 +235,11 @@ impl PoolSpec {
     /// By ascending address.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Whether a member has this address.
+    pub fn has(&self, address: Address) -> bool {
+        self.members.binary_search_by_key(&address, |member| member.address).is_ok()
     }
 
     /// Whether the two differ in members only: the history of one can go on with the other.
