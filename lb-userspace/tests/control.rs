@@ -204,6 +204,45 @@ fn a_change_of_membership_is_prepared_then_committed_and_what_comes_meanwhile_wa
 }
 
 #[test]
+fn a_plan_says_what_the_change_then_does_and_changes_nothing() {
+    let daemon = Daemon::start();
+    let before = daemon.json(&["table", "show", "web"]);
+    let plan = daemon.json(&["plan", "backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    let text = daemon.ok(&["plan", "backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    assert!(text.contains(&format!("{} of 4096 rows", plan["moved_rows"])), "{text}");
+    assert_eq!(daemon.json(&["table", "show", "web"])["chains_digest"], before["chains_digest"]);
+    daemon.reach(&["10.8.11.2", "10.8.12.2"]);
+    assert_eq!(daemon.json(&["status"])["stored_changes"], 0);
+    let added = daemon.json(&["backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    assert_eq!(added["tables"][0]["moved_rows"], plan["moved_rows"]);
+    let after = daemon.json(&["table", "show", "web"]);
+    for (planned, made) in plan["backends"].as_array().expect("a list").iter().zip([0, 1, 2]) {
+        assert_eq!(planned["rows_after"], after["backends"][made]["rows"]);
+    }
+    assert_eq!((&plan["full_rows"], &plan["queued"]), (&0.into(), &false.into()));
+    // What the change would refuse, the plan refuses.
+    let told = daemon.refused(&["plan", "backend", "remove", "10.8.12.2", "--pool", "dns"]);
+    assert!(told.contains("last one of pool dns"), "{told}");
+    assert!(daemon.refused(&["plan", "backend", "weight", "10.8.99.2", "3"]).contains("10.8.99.2"));
+}
+
+#[test]
+fn a_plan_counts_the_rows_that_have_no_room() {
+    let daemon = Daemon::start();
+    for last in 13..17 {
+        let address = format!("10.8.{last}.2");
+        daemon.ok(&["backend", "add", &address, "--pool", "web"]);
+        daemon.ok(&["backend", "weight", &address, "40"]);
+    }
+    let plan = daemon.json(&["plan", "backend", "add", "10.8.17.2", "--pool", "web", "--weight", "90"]);
+    let full = plan["full_rows"].as_u64().expect("a number");
+    assert!(full > 0 && full <= plan["rows"].as_u64().expect("a number"), "{plan}");
+    let fallen = |row: &Value| row["pushed_out_rows"].as_u64().expect("a number");
+    let fallen: u64 = plan["backends"].as_array().expect("a list").iter().map(fallen).sum();
+    assert!(fallen >= full, "{plan}");
+}
+
+#[test]
 fn an_ambiguous_address_is_refused_until_the_pool_is_named() {
     let daemon = Daemon::start();
     let told = daemon.refused(&["backend", "maint", "10.8.12.2"]);

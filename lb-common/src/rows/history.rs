@@ -191,6 +191,16 @@ impl History {
         rows
     }
 
+    /// How many rows each member owns; those who own none are missing.
+    pub fn owned_rows(&self) -> BTreeMap<Address, u32> {
+        let mut rows = BTreeMap::new();
+        let owners = self.rows.iter().filter_map(|row| self.addresses.get(usize::from(row.chain[0])));
+        for owner in owners {
+            *rows.entry(*owner).or_insert(0) += 1;
+        }
+        rows
+    }
+
     /// See [`owners_digest`]: of the newest epoch, whatever came before it.
     pub fn owners_digest(&self) -> u64 {
         let number = |member: u16| {

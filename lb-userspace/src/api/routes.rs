@@ -17,8 +17,8 @@ use super::auth::Operator;
 use super::error::ApiError;
 use super::types::{
     AddBackend, AddVip, BackendCount, BackendReply, BackendSummary, ChangeReply, CommitReply, ConfigReply,
-    MovedRows, NextHopReply, PatchBackend, ReasonReply, StatsReply, StatusReply, TableReply, VipCount,
-    VipReply,
+    MovedRows, NextHopReply, PatchBackend, PlanReply, ReasonReply, StatsReply, StatusReply, TableReply,
+    VipCount, VipReply,
 };
 use crate::config::{Settings, render};
 use crate::engine::boundary::{Count, Counters};
@@ -50,6 +50,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/backends/{address}", get(backend))
         .route("/v1/stats", get(stats))
         .route("/v1/config", get(config))
+        .route("/v1/plan", post(plan))
         .route("/v1/pools/{pool}/table", get(table))
         .route("/v1/pools/{pool}/backends", post(add_backend))
         .route("/v1/pools/{pool}/backends/{address}", patch(patch_backend).delete(remove_backend))
@@ -255,6 +256,14 @@ async fn table(State(context): State<Context>, pool: PathOf<String>) -> Answer<T
     let view = context.ask(|reply| Command::Table(pool.clone(), reply)).await?;
     let none = || ApiError::new(StatusCode::NOT_FOUND, format!("pool {pool} has no published table"));
     Ok(Json(view.ok_or_else(none)?.into()))
+}
+
+/// A read, though a change is its question: everybody who may look may ask.
+async fn plan(State(context): State<Context>, body: Body<Change>) -> Answer<PlanReply> {
+    let change = body?.0;
+    let summary = change.to_string();
+    let plan = context.ask(|reply| Command::Plan { change, reply }).await??;
+    Ok(Json(PlanReply::of(summary, plan)))
 }
 
 async fn config(State(context): State<Context>) -> Answer<ConfigReply> {

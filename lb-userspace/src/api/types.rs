@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::boundary::{Attachment, Count, MapMemory, Verdict};
 use crate::engine::paths::PathState;
 use crate::engine::{CommitDue, OwnerShare, Preparing, TableView};
-use crate::epochs::Change;
+use crate::epochs::{Change, Plan};
 use crate::model::{AdminState, Backend, Pool, Protocol, Vip};
 
 /// GET /v1/status
@@ -246,6 +246,33 @@ pub struct MovedRows {
     pub rows: u32,
 }
 
+/// POST /v1/plan with a change as stored on disk, such as
+/// `{"change": "remove_backend", "pool": "web", "address": "10.8.11.2"}`. It changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanReply {
+    /// What would be so, in words.
+    pub summary: String,
+    pub rows: u32,
+    /// Rows whose new flows would go elsewhere; their old flows take a second chance.
+    pub moved_rows: u32,
+    /// `moved_rows / rows`.
+    pub moved_share: f64,
+    /// Rows without room in their chain: flows would break there.
+    pub full_rows: u32,
+    /// Another change is prepared; this one would follow it.
+    pub queued: bool,
+    pub backends: Vec<PlannedRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRow {
+    pub address: IpAddr,
+    pub rows_before: u32,
+    pub rows_after: u32,
+    /// Rows in which its flows would break: it falls out of their chain.
+    pub pushed_out_rows: u32,
+}
+
 /// The body of every failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReply {
@@ -302,6 +329,24 @@ impl From<CommitDue> for CommitReply {
 
 fn millis(time: Duration) -> u64 {
     time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+impl PlanReply {
+    pub(super) fn of(summary: String, plan: Plan) -> Self {
+        let Plan { rows, moved_rows, full_rows, pushed_out, mut owned, queued } = plan;
+        for address in pushed_out.keys() {
+            owned.entry(*address).or_default();
+        }
+        let row = |(address, (rows_before, rows_after))| PlannedRow {
+            address,
+            rows_before,
+            rows_after,
+            pushed_out_rows: pushed_out.get(&address).copied().unwrap_or(0),
+        };
+        let moved_share = f64::from(moved_rows) / f64::from(rows.max(1));
+        let backends = owned.into_iter().map(row).collect();
+        Self { summary, rows, moved_rows, moved_share, full_rows, queued, backends }
+    }
 }
 
 impl From<TableView> for TableReply {

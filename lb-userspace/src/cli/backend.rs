@@ -45,7 +45,7 @@ async fn list(pool: Option<&str>, client: &Client, output: Output) -> Outcome {
 }
 
 /// The backend that the address means, which tells its pool; a refusal where several pools have it.
-async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
+pub(super) async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
     let query = member.pool.as_ref().map_or_else(String::new, |pool| format!("?pool={}", segment(pool)));
     Ok(client.get(&format!("/v1/backends/{}{query}", member.address)).await?)
 }

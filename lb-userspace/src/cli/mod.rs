@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod config;
 mod output;
+mod plan;
 mod stats;
 mod status;
 mod table;
@@ -96,6 +97,7 @@ async fn ask(command: Command, client: &Client, output: Output) -> Outcome {
         Command::Status => status::show(client, output).await,
         Command::Vip { verb } => vip::act(verb, client, output).await,
         Command::Backend { verb } => backend::act(verb, client, output).await,
+        Command::Plan { noun: args::PlanNoun::Backend { verb } } => plan::act(verb, client, output).await,
         Command::Stats { reasons } => stats::show(reasons, client, output).await,
         Command::Table { verb } => table::act(verb, client, output).await,
         Command::Config { .. } => config::show(client, output).await,

@@ -206,3 +206,93 @@ fn vip_key(vip: &Vip) -> VipKey {
     };
     VipKey::new(vip.address.into(), vip.port.to_be_bytes(), number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::epochs::Epochs;
+    use crate::model::{Backend, Fleet};
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 8, 11, last])
+    }
+
+    /// Pool web with these backends.
+    fn model(seed: u64, members: &[u8]) -> Model {
+        let mut pool = Pool { seed, rows_log2: 12, ..Pool::named("web") };
+        for last in members {
+            pool.insert(Backend::new(address(*last), 1)).expect("a fine backend");
+        }
+        let mut model = Model::new(Fleet::default());
+        model.insert_pool(pool).expect("a fine pool");
+        model
+    }
+
+    fn begin(model: &Model) -> Epochs {
+        Epochs::start(Duration::ZERO, BTreeMap::new(), model, Instant::now()).expect("starts").epochs
+    }
+
+    fn handle(numbers: &Numbers, last: u8) -> u32 {
+        numbers.backends.get(&("web".to_owned(), address(last))).expect("a handle")
+    }
+
+    #[test]
+    fn a_member_that_left_keeps_handle_entry_and_way_and_takes_no_new_flow() {
+        let (before, after) = (model(1, &[1, 2]), model(1, &[2, 3]));
+        let epochs = begin(&before);
+        let mut numbers = Numbers::new();
+        numbers.assign(&before, &epochs.tables(), &Tables::new()).expect("room");
+        let of_left = handle(&numbers, 1);
+        let next = epochs.advance(&after, Instant::now()).expect("advances").epochs;
+        numbers.assign(&after, &next.tables(), &epochs.tables()).expect("room");
+        assert_eq!(handle(&numbers, 1), of_left);
+        let way = PathState::Up(Path {
+            ifindex: 2,
+            interface: "eth0".to_owned(),
+            next_hop: address(254),
+            mac: [2; 6],
+            source_mac: [2; 6],
+            mtu: 1600,
+            source: address(200),
+        });
+        let paths = [1, 2, 3].map(|last| (address(last), way.clone())).into();
+        let image = numbers.image(&after, &next.leaving(&after), &paths, &[]).expect("an image");
+        let left = image.backends[&of_left];
+        assert!(left.is_reachable() && !left.takes_new_flows());
+        assert_ne!(left.next_hop, NO_NEXT_HOP);
+        assert!(image.backends[&handle(&numbers, 3)].takes_new_flows());
+        // No row points to an entry that is not there.
+        let table = &next.tables()["web"];
+        let rows = table.rows(|address| match address.to_ip() {
+            IpAddr::V4(v4) => handle(&numbers, v4.octets()[3]) as u16,
+            IpAddr::V6(_) => 0,
+        });
+        let mut of_the_left = 0;
+        for chain in rows {
+            let handles: Vec<_> = chain.0.into_iter().filter(|handle| *handle != 0).collect();
+            assert!(handles.iter().all(|handle| image.backends.contains_key(&u32::from(*handle))));
+            of_the_left += u32::from(handles.contains(&(of_left as u16)));
+        }
+        assert_eq!(of_the_left, table.members[&address(1)].chain_rows);
+    }
+
+    #[test]
+    fn no_handle_changes_hands_while_the_live_table_holds_it() {
+        // Another seed: the new chains know nobody of the old ones.
+        let (before, after) = (model(1, &[1, 2]), model(2, &[3, 4]));
+        let (epochs, next) = (begin(&before), begin(&after));
+        let three_handles = || {
+            let mut numbers = Numbers { backends: Registry::new(1, 4), ..Numbers::new() };
+            numbers.assign(&before, &epochs.tables(), &Tables::new()).expect("room for two");
+            numbers
+        };
+        let mut numbers = three_handles();
+        let refused = numbers.assign(&after, &next.tables(), &epochs.tables());
+        assert!(refused.expect_err("no room for four").to_string().contains("backends"));
+        // When nobody reads the old table any more, the same two find room.
+        let recycled = three_handles().assign(&after, &next.tables(), &Tables::new()).expect("room");
+        assert_eq!(recycled.backends.len(), 1);
+    }
+}

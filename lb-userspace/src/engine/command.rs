@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::boundary::{Counters, DataplaneError, Published};
 use super::paths::Paths;
 use super::view::{Snapshot, Status, TableView};
-use crate::epochs::EpochError;
+use crate::epochs::{EpochError, Plan};
 use crate::model::{Change, Refusal};
 use crate::state::StoreError;
 
@@ -23,6 +23,11 @@ pub enum Command {
         change: Change,
         who: Who,
         reply: Reply<Result<Applied, ApplyError>>,
+    },
+    /// What a change would do to the flows, without doing it.
+    Plan {
+        change: Change,
+        reply: Reply<Result<Plan, ApplyError>>,
     },
     /// Health of every subsystem.
     Status(Reply<Status>),

@@ -27,7 +27,7 @@ use self::boundary::{Dataplane, DataplaneError, Published};
 pub use self::command::{Applied, ApplyError, Command, CommitDue, Reply, StartError, Who};
 use self::paths::Paths;
 pub use self::view::{OwnerShare, Preparing, Snapshot, Status, TableView};
-use crate::epochs::{Epochs, Step};
+use crate::epochs::{Epochs, Plan, Step};
 use crate::model::{Change, Model};
 use crate::state::{HistoryError, HistoryFiles, KeptOut, Overlay, OverlayFile, StoreError};
 
@@ -142,6 +142,7 @@ impl Engine {
         }
         match command {
             Command::Apply { change, who, reply } => answer(reply, self.apply(&change, who)),
+            Command::Plan { change, reply } => answer(reply, self.plan(&change)),
             Command::Status(reply) => answer(reply, self.status()),
             Command::Snapshot(reply) => answer(reply, self.snapshot()),
             Command::Stats(reply) => answer(reply, self.dataplane.counters()),
@@ -264,6 +265,14 @@ impl Engine {
         let at = self.epochs.commit_due(pool)?;
         let queued = self.model.pools().get(pool).is_some_and(|pool| self.epochs.is_queued(pool));
         Some(CommitDue { after: at.saturating_duration_since(now), queued })
+    }
+
+    /// Refuses what [`Self::apply`] would refuse. A change of no membership moves nothing.
+    fn plan(&self, change: &Change) -> Result<Plan, ApplyError> {
+        let next = self.model.apply(change)?;
+        let pool = change.membership_of().and_then(|pool| next.pools().get(pool));
+        let plan = pool.map(|pool| self.epochs.plan(pool)).transpose().map_err(ApplyError::Rows)?;
+        Ok(plan.flatten().unwrap_or_default())
     }
 
     fn set_paths(&mut self, paths: Paths) {

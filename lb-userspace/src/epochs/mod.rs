@@ -12,6 +12,7 @@
 //! Pure: time is an argument (the clock is read only to say how long a build took). A step gives a new value and
 //! leaves the old one, which goes on if the datapath or the disk refuse the new one.
 
+mod plan;
 mod table;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use lb_common::rows::{Checkpoint, Fold, History, Member, PoolSpec, SpecError};
 use thiserror::Error;
 
+pub use self::plan::Plan;
 pub use self::table::{PoolTable, Shares};
 use crate::model::{AdminState, Model, Pool};
 
