@@ -13,7 +13,7 @@ use crate::api::routes::{self, Context};
 use crate::api::server::Server;
 use crate::config::{self, Settings};
 use crate::engine::{Command, Engine, Start};
-use crate::state::OverlayFile;
+use crate::state::{HistoryFiles, OverlayFile};
 use crate::{dataplane, netlink};
 
 /// Commands that may wait for the engine while it publishes a table.
@@ -30,7 +30,17 @@ pub async fn run(config_file: &Path) -> Result<()> {
     let server = Server::bind(&settings.socket).await?;
     let overlay_file = OverlayFile::in_directory(&settings.state_dir);
     let overlay = overlay_file.load()?;
-    let start = Start { base: config.model, overlay, overlay_file, interfaces: settings.interfaces.clone() };
+    let history_files = HistoryFiles::in_directory(&settings.state_dir);
+    let histories = history_files.load(config.model.pools().keys())?;
+    let start = Start {
+        base: config.model,
+        overlay,
+        overlay_file,
+        histories,
+        history_files,
+        commit_delay: settings.commit_delay,
+        interfaces: settings.interfaces.clone(),
+    };
     let engine = start_engine(Arc::clone(&settings), start).await?;
 
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);

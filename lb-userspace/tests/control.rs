@@ -1,10 +1,11 @@
 //! The control commands against a living API: the daemon's own engine and server, with a datapath in memory.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_userspace::api::routes::{Context, router};
 use lb_userspace::api::server::Server;
@@ -12,7 +13,7 @@ use lb_userspace::config::check;
 use lb_userspace::engine::memory::MemoryDataplane;
 use lb_userspace::engine::paths::{Path as NextHop, PathState, Paths};
 use lb_userspace::engine::{Command as Ask, Engine, Start};
-use lb_userspace::state::{Overlay, OverlayFile};
+use lb_userspace::state::{HistoryFiles, Overlay, OverlayFile};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -56,13 +57,21 @@ struct Daemon {
 }
 
 impl Daemon {
+    /// Changes of membership are in force at once.
     fn start() -> Self {
+        Self::start_with(Duration::ZERO)
+    }
+
+    fn start_with(commit_delay: Duration) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let config = check(CONFIG, Path::new("b.toml")).expect("a fine file");
         let start = Start {
             base: config.model,
             overlay: Overlay::default(),
             overlay_file: OverlayFile::in_directory(directory.path()),
+            histories: BTreeMap::new(),
+            history_files: HistoryFiles::in_directory(directory.path()),
+            commit_delay,
             interfaces: Vec::new(),
         };
         let engine = Engine::new(start, Box::new(MemoryDataplane::default())).expect("starts");
@@ -149,7 +158,88 @@ fn a_backend_is_added_weighted_drained_and_removed() {
     let list = daemon.ok(&["backend", "list"]);
     assert_eq!(words(&list, &["web", "10.8.13.2"])[2..4], ["2", "drain"]);
     assert_eq!(daemon.ok(&["-q", "backend", "remove", "10.8.13.2"]), "");
-    assert!(!daemon.ok(&["backend"]).contains("10.8.13.2"));
+    // Its old flows are there still.
+    let list = daemon.ok(&["backend"]);
+    assert_eq!(words(&list, &["web", "10.8.13.2"])[2..4], ["0", "leaving"]);
+    let shown = daemon.json(&["backend", "show", "10.8.13.2"]);
+    assert_eq!((&shown["leaving"], &shown["pool"]), (&true.into(), &"web".into()));
+    let told = daemon.refused(&["backend", "ready", "10.8.13.2"]);
+    assert!(told.contains("10.8.13.2"), "{told}");
+    let again = daemon.ok(&["backend", "add", "10.8.13.2", "--pool", "web"]);
+    assert!(again.contains("of 4096 rows moved"), "{again}");
+    assert_eq!(daemon.json(&["backend", "show", "10.8.13.2"])["leaving"], false);
+}
+
+#[test]
+fn a_change_of_membership_is_prepared_then_committed_and_what_comes_meanwhile_waits() {
+    let daemon = Daemon::start_with(Duration::from_secs(20));
+    let before = daemon.json(&["table", "show", "web"]);
+    assert_eq!((&before["epoch"], before.get("preparing")), (&1.into(), None));
+    let added = daemon.ok(&["backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    assert!(added.contains("of 4096 rows move (") && added.contains(" in 20s"), "{added}");
+    let prepared = daemon.json(&["table", "show", "web"]);
+    assert_eq!((&prepared["epoch"], &prepared["preparing"]["epoch"]), (&1.into(), &2.into()));
+    assert_eq!(prepared["owners_digest"], before["owners_digest"]);
+    assert_ne!(prepared["chains_digest"], before["chains_digest"]);
+    let rows = |table: &Value| table["backends"][2]["rows"].clone();
+    assert_eq!(rows(&prepared), 0, "no new flow goes to it yet");
+    let text = daemon.ok(&["table", "show", "web"]);
+    let phase = words(&text, &["phase"]).join(" ");
+    assert!(
+        phase.starts_with("phase epoch 2 prepared, commit in ") && phase.ends_with("rows move"),
+        "{phase}"
+    );
+    assert!(words(&text, &["rows"]).join(" ").contains("in chains of 3"), "{text}");
+    // A drain acts at once; a second change of membership waits.
+    let drained = daemon.ok(&["backend", "drain", "10.8.11.2"]);
+    assert!(!drained.contains("rows move") && !drained.contains("waits"), "{drained}");
+    let weighted = daemon.ok(&["backend", "weight", "10.8.13.2", "1"]);
+    assert!(
+        weighted.contains("it waits for the change before it") && !weighted.contains("rows"),
+        "{weighted}"
+    );
+    let queued = daemon.json(&["table", "show", "web"]);
+    assert_eq!(queued["preparing"]["queued"], true);
+    assert_eq!(queued["chains_digest"], prepared["chains_digest"]);
+}
+
+#[test]
+fn a_plan_says_what_the_change_then_does_and_changes_nothing() {
+    let daemon = Daemon::start();
+    let before = daemon.json(&["table", "show", "web"]);
+    let plan = daemon.json(&["plan", "backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    let text = daemon.ok(&["plan", "backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    assert!(text.contains(&format!("{} of 4096 rows", plan["moved_rows"])), "{text}");
+    assert_eq!(daemon.json(&["table", "show", "web"])["chains_digest"], before["chains_digest"]);
+    daemon.reach(&["10.8.11.2", "10.8.12.2"]);
+    assert_eq!(daemon.json(&["status"])["stored_changes"], 0);
+    let added = daemon.json(&["backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);
+    assert_eq!(added["tables"][0]["moved_rows"], plan["moved_rows"]);
+    let after = daemon.json(&["table", "show", "web"]);
+    for (planned, made) in plan["backends"].as_array().expect("a list").iter().zip([0, 1, 2]) {
+        assert_eq!(planned["rows_after"], after["backends"][made]["rows"]);
+    }
+    assert_eq!((&plan["full_rows"], &plan["queued"]), (&0.into(), &false.into()));
+    // What the change would refuse, the plan refuses.
+    let told = daemon.refused(&["plan", "backend", "remove", "10.8.12.2", "--pool", "dns"]);
+    assert!(told.contains("last one of pool dns"), "{told}");
+    assert!(daemon.refused(&["plan", "backend", "weight", "10.8.99.2", "3"]).contains("10.8.99.2"));
+}
+
+#[test]
+fn a_plan_counts_the_rows_that_have_no_room() {
+    let daemon = Daemon::start();
+    for last in 13..17 {
+        let address = format!("10.8.{last}.2");
+        daemon.ok(&["backend", "add", &address, "--pool", "web"]);
+        daemon.ok(&["backend", "weight", &address, "40"]);
+    }
+    let plan = daemon.json(&["plan", "backend", "add", "10.8.17.2", "--pool", "web", "--weight", "90"]);
+    let full = plan["full_rows"].as_u64().expect("a number");
+    assert!(full > 0 && full <= plan["rows"].as_u64().expect("a number"), "{plan}");
+    let fallen = |row: &Value| row["pushed_out_rows"].as_u64().expect("a number");
+    let fallen: u64 = plan["backends"].as_array().expect("a list").iter().map(fallen).sum();
+    assert!(fallen >= full, "{plan}");
 }
 
 #[test]
@@ -209,7 +299,7 @@ fn the_table_shows_the_balance_and_json_says_the_same() {
     let daemon = Daemon::start();
     let text = daemon.ok(&["table", "show", "web"]);
     let table = daemon.json(&["table", "show", "web"]);
-    assert_eq!(words(&text, &["digest"])[1], table["owners_digest"]);
+    assert_eq!(words(&text, &["owners", "digest"])[2], table["owners_digest"]);
     assert_eq!(words(&text, &["rows"])[1], "4096");
     for row in table["backends"].as_array().expect("a list") {
         let address = row["address"].as_str().expect("an address");

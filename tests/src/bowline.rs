@@ -67,6 +67,8 @@ impl LbConfig {
         let mut text = String::new();
         writeln!(text, "[lb]\ninterfaces = [\"eth0\"]\nxdp_mode = \"{}\"", self.xdp_mode)?;
         writeln!(text, "tunnel_sources = {:?}", self.tunnel_sources)?;
+        // The tests and the demo change things and look at once.
+        writeln!(text, "commit_delay = \"0s\"")?;
         writeln!(text, "socket = {:?}\nstate_dir = {:?}\n", place.socket(), place.0.join("state"))?;
         let Pool { seed, rows, encapsulation, agent, backends } = &self.pool;
         writeln!(text, "[[pool]]\nname = \"{}\"\nseed = \"{seed:016x}\"\nrows = {rows}", Pool::NAME)?;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, anyhow, ensure};
 use lb_common::address::Address;
 use lb_common::flow::FlowKey;
-use lb_common::rows::{Member, Table, TableSpec};
+use lb_common::rows::{Chains, History, Member, PoolSpec};
 
 use crate::bowline::Pool;
 use crate::traffic::Transport;
@@ -15,30 +15,36 @@ use crate::traffic::Transport;
 /// `slack` of the configuration where it says nothing.
 const SLACK_PERMILLE: u16 = 20;
 
-/// One pool's table, and who takes no new flows.
+/// One pool's chains, and who takes no new flows.
 #[derive(Debug)]
 pub struct Forecast {
     seed: u64,
     rows_log2: u8,
-    members: Vec<Member>,
+    history: History,
+    chains: Chains,
     drained: BTreeSet<Address>,
-    table: Table,
 }
 
 impl Forecast {
+    /// Of load balancers that start with this pool.
     pub fn new(pool: &Pool, drained: &[IpAddr]) -> Result<Self> {
         ensure!(pool.rows.is_power_of_two(), "{} rows are no power of two", pool.rows);
         let rows_log2 = u8::try_from(pool.rows.ilog2())?;
-        let members: Vec<Member> = pool
-            .backends
-            .iter()
-            .map(|&(address, weight)| Member { address: address.into(), weight })
-            .collect();
-        let spec =
-            TableSpec { seed: pool.seed, rows_log2, slack_permille: SLACK_PERMILLE, members: &members };
-        let table = spec.build().map_err(|error| anyhow!("the pool has no table: {error}"))?;
+        let spec = PoolSpec::new(pool.seed, rows_log2, SLACK_PERMILLE, members(pool));
+        let history = History::begin(spec).map_err(|error| anyhow!("the pool has no table: {error}"))?;
+        Ok(Self::of(pool.seed, rows_log2, history, drained))
+    }
+
+    /// Of the same load balancers after the pool became this one: rows remember their members of before.
+    pub fn then(&self, pool: &Pool, drained: &[IpAddr]) -> Result<Self> {
+        let fold = self.history.then(members(pool));
+        let history = fold.map_err(|error| anyhow!("the pool has no table: {error}"))?.history;
+        Ok(Self::of(self.seed, self.rows_log2, history, drained))
+    }
+
+    fn of(seed: u64, rows_log2: u8, history: History, drained: &[IpAddr]) -> Self {
         let drained = drained.iter().map(|&address| address.into()).collect();
-        Ok(Self { seed: pool.seed, rows_log2, members, drained, table })
+        Self { seed, rows_log2, chains: history.committed(), history, drained }
     }
 
     /// The backend of this flow.
@@ -60,17 +66,18 @@ impl Forecast {
     }
 
     pub fn rows(&self) -> usize {
-        self.table.rows.len()
+        self.chains.rows.len()
     }
 
-    /// The owner; the standby where the owner takes no new flows; the owner again where nobody does.
+    /// The first of the chain that takes new flows; the owner where nobody does.
     fn backend_of_row(&self, row: usize) -> Option<IpAddr> {
-        let row = self.table.rows.get(row)?;
-        let mut chain =
-            [row.owner, row.standby].into_iter().filter_map(|number| self.members.get(usize::from(number)));
-        let ready = chain.clone().find(|member| !self.drained.contains(&member.address));
-        ready.or_else(|| chain.next()).map(|member| member.address.to_ip())
+        let ready = self.chains.row(row).find(|member| !self.drained.contains(member));
+        ready.or_else(|| self.chains.row(row).next()).map(Address::to_ip)
     }
+}
+
+fn members(pool: &Pool) -> Vec<Member> {
+    pool.backends.iter().map(|&(address, weight)| Member { address: address.into(), weight }).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@
 //! administrative state. It is where the owner's flows go when it fails, so it must not depend on anything
 //! two load balancers may see differently.
 //!
+//! **History.** A table knows one membership. [`History`] folds the tables of all memberships that a pool had
+//! into the chains that are published, so that flows of earlier epochs still find their member.
+//!
 //! # The contract
 //!
 //! Every load balancer of a fleet must compute the same table. [`CONTRACT_VERSION`] numbers these rules; any
@@ -43,12 +46,15 @@
 //! 6. *Owner*: each row in that order goes to its best-ranked member that owns fewer rows than its cap.
 //! 7. *Standby*: the best-ranked member other than the owner; none in a pool of one.
 //! 8. *Owners digest*: see [`owners_digest`].
+//! 9. *Chains and their digest*: see [`History`] and [`Chains::digest`].
 //!
 //! The order in which members are listed changes nothing but their numbers.
 
 mod assign;
+mod checkpoint;
 mod digest;
 mod hash;
+mod history;
 mod log2;
 mod rank;
 #[cfg(test)]
@@ -57,7 +63,9 @@ mod tests;
 use alloc::{vec, vec::Vec};
 use core::{fmt, ops::RangeInclusive};
 
+pub use self::checkpoint::{Checkpoint, CheckpointError, FORMAT};
 pub use self::digest::owners_digest;
+pub use self::history::{CHAIN_LEN, Chains, Fold, History, PoolSpec};
 use self::rank::{Contender, Score};
 use crate::address::Address;
 pub use crate::flow::CONTRACT_VERSION;

@@ -1,4 +1,6 @@
 mod bounds;
+mod checkpoint;
+mod history;
 mod vectors;
 
 use std::collections::BTreeSet;

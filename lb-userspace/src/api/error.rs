@@ -62,7 +62,7 @@ impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         let hint = match &error {
             ApplyError::Publish(cause) | ApplyError::Rollback { publish: cause, .. } => cause.hint.clone(),
-            ApplyError::Refused(_) | ApplyError::Persist(_) => None,
+            ApplyError::Refused(_) | ApplyError::Rows(_) | ApplyError::Persist(_) => None,
         };
         match error {
             ApplyError::Refused(refusal) => refusal.into(),

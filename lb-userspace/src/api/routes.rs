@@ -16,13 +16,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::auth::Operator;
 use super::error::ApiError;
 use super::types::{
-    AddBackend, AddVip, BackendCount, BackendReply, BackendSummary, ChangeReply, ConfigReply, MovedRows,
-    NextHopReply, PatchBackend, ReasonReply, StatsReply, StatusReply, TableReply, VipCount, VipReply,
+    AddBackend, AddVip, BackendCount, BackendReply, BackendSummary, ChangeReply, CommitReply, ConfigReply,
+    MovedRows, NextHopReply, PatchBackend, PlanReply, ReasonReply, StatsReply, StatusReply, TableReply,
+    VipCount, VipReply,
 };
 use crate::config::{Settings, render};
 use crate::engine::boundary::{Count, Counters};
 use crate::engine::{Command, Reply, Snapshot};
-use crate::model::{AdminState, Backend, Change, Pool, Vip};
+use crate::model::{AdminState, Backend, Change, Pool, Refusal, Vip};
 
 /// No request needs more.
 const BODY_MAX: usize = 64 * 1024;
@@ -49,6 +50,7 @@ pub fn router(context: Context) -> Router {
         .route("/v1/backends/{address}", get(backend))
         .route("/v1/stats", get(stats))
         .route("/v1/config", get(config))
+        .route("/v1/plan", post(plan))
         .route("/v1/pools/{pool}/table", get(table))
         .route("/v1/pools/{pool}/backends", post(add_backend))
         .route("/v1/pools/{pool}/backends/{address}", patch(patch_backend).delete(remove_backend))
@@ -87,6 +89,7 @@ impl Context {
             summary: applied.change.to_string(),
             before: applied.before,
             tables: tables.collect(),
+            commit: applied.commit.map(CommitReply::from),
         }))
     }
 }
@@ -154,9 +157,10 @@ async fn remove_vip(
 async fn backends(State(context): State<Context>) -> Answer<Vec<BackendReply>> {
     let (snapshot, counters) = (context.snapshot().await?, context.counters().await?);
     let list = snapshot.model.pools().values().flat_map(|pool| {
-        let replies =
-            pool.backends.values().map(|backend| backend_reply(&snapshot, &counters, pool, backend));
-        replies.collect::<Vec<_>>()
+        let members = pool.backends.values().map(|one| backend_reply(&snapshot, &counters, &pool.name, one));
+        let leaving = snapshot.leaving.get(&pool.name).into_iter().flatten();
+        let leaving = leaving.map(|(at, state)| leaving_reply(&snapshot, &counters, &pool.name, *at, *state));
+        members.chain(leaving).collect::<Vec<_>>()
     });
     Ok(Json(list.collect()))
 }
@@ -174,8 +178,22 @@ async fn backend(
     query: Result<Query<InPool>, QueryRejection>,
 ) -> Answer<BackendReply> {
     let (snapshot, counters) = (context.snapshot().await?, context.counters().await?);
-    let (pool, backend) = snapshot.model.backend(address?.0, query?.0.pool.as_deref())?;
-    Ok(Json(backend_reply(&snapshot, &counters, pool, backend)))
+    let (address, wanted) = (address?.0, query?.0.pool);
+    let refusal = match snapshot.model.backend(address, wanted.as_deref()) {
+        Ok((pool, backend)) => return Ok(Json(backend_reply(&snapshot, &counters, &pool.name, backend))),
+        Err(refusal) => refusal,
+    };
+    let mut leaving = snapshot
+        .leaving
+        .iter()
+        .filter(|(pool, _)| wanted.as_ref().is_none_or(|wanted| wanted == *pool))
+        .filter_map(|(pool, members)| Some((pool, *members.get(&address)?)));
+    match (refusal, leaving.next(), leaving.next()) {
+        (Refusal::UnknownBackend { .. }, Some((pool, state)), None) => {
+            Ok(Json(leaving_reply(&snapshot, &counters, pool, address, state)))
+        }
+        (refusal, ..) => Err(refusal.into()),
+    }
 }
 
 async fn add_backend(
@@ -240,6 +258,14 @@ async fn table(State(context): State<Context>, pool: PathOf<String>) -> Answer<T
     Ok(Json(view.ok_or_else(none)?.into()))
 }
 
+/// A read, though a change is its question: everybody who may look may ask.
+async fn plan(State(context): State<Context>, body: Body<Change>) -> Answer<PlanReply> {
+    let change = body?.0;
+    let summary = change.to_string();
+    let plan = context.ask(|reply| Command::Plan { change, reply }).await??;
+    Ok(Json(PlanReply::of(summary, plan)))
+}
+
 async fn config(State(context): State<Context>) -> Answer<ConfigReply> {
     let model = context.snapshot().await?.model;
     Ok(Json(ConfigReply {
@@ -272,16 +298,29 @@ fn vip_reply(snapshot: &Snapshot, counters: &Counters, vip: &Vip) -> VipReply {
     }
 }
 
-fn backend_reply(snapshot: &Snapshot, counters: &Counters, pool: &Pool, backend: &Backend) -> BackendReply {
-    let key = (pool.name.clone(), backend.address);
+fn backend_reply(snapshot: &Snapshot, counters: &Counters, pool: &str, backend: &Backend) -> BackendReply {
+    let key = (pool.to_owned(), backend.address);
     let Count { packets, bytes } = counters.backends.get(&key).copied().unwrap_or_default();
     BackendReply {
         pool: key.0,
         address: backend.address,
         weight: backend.weight,
         state: backend.admin,
+        leaving: false,
         next_hop: NextHopReply::from(snapshot.paths.get(&backend.address)),
         packets,
         bytes,
     }
+}
+
+/// A member that left its pool: nothing but its old flows is left of it.
+fn leaving_reply(
+    snapshot: &Snapshot,
+    counters: &Counters,
+    pool: &str,
+    address: IpAddr,
+    admin: AdminState,
+) -> BackendReply {
+    let left = Backend { address, weight: 0, admin };
+    BackendReply { leaving: true, ..backend_reply(snapshot, counters, pool, &left) }
 }

@@ -3,11 +3,14 @@
 //! Within `/v1` fields are only ever added.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::boundary::{Attachment, Count, MapMemory, TableView, Verdict};
+use crate::engine::boundary::{Attachment, Count, MapMemory, Verdict};
 use crate::engine::paths::PathState;
+use crate::engine::{CommitDue, OwnerShare, Preparing, TableView};
+use crate::epochs::{Change, Plan};
 use crate::model::{AdminState, Backend, Pool, Protocol, Vip};
 
 /// GET /v1/status
@@ -58,7 +61,11 @@ pub struct BackendReply {
     pub pool: String,
     pub address: IpAddr,
     pub weight: u16,
+    /// Of one that is leaving: the state that it is treated as having; `drain` as soon as that is committed.
     pub state: AdminState,
+    /// No member of the pool any more; in chains for the sake of its flows.
+    #[serde(default)]
+    pub leaving: bool,
     pub next_hop: NextHopReply,
     pub packets: u64,
     pub bytes: u64,
@@ -121,12 +128,33 @@ pub struct BackendCount {
 pub struct TableReply {
     pub pool: String,
     pub rows: u32,
-    /// 16 hex digits. Load balancers with equal digests and contracts have equal tables.
+    /// Counts the pool's memberships on this load balancer; the newest that is committed.
+    pub epoch: u64,
+    /// The change of membership that is on its way; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preparing: Option<PreparingReply>,
+    /// 16 hex digits, of the newest committed epoch. Equal for equal configurations.
     pub owners_digest: String,
+    /// 16 hex digits. Load balancers with equal digests and contracts are interchangeable.
+    pub chains_digest: String,
+    /// Rows with one, two, three and four members in their chain.
+    pub chain_lengths: [u32; 4],
     pub contract: u32,
     pub build_microseconds: u64,
     pub publish_microseconds: u64,
     pub backends: Vec<TableRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparingReply {
+    /// The epoch that it leads to.
+    pub epoch: u64,
+    pub moved_rows: u32,
+    /// Rows without room in their chain: flows break there.
+    pub full_rows: u32,
+    pub commit_in_milliseconds: u64,
+    /// More changes wait for the commit.
+    pub queued: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,11 +163,15 @@ pub struct TableRow {
     pub weight: u16,
     pub rows: u32,
     pub standby_rows: u32,
+    /// Rows that have it in their chain.
+    pub chain_rows: u32,
+    /// It left the pool; `weight` is 0.
+    pub leaving: bool,
     /// Rows that its weight asks for.
     pub ideal_rows: f64,
     /// Part of all rows, 0 to 1.
     pub share: f64,
-    /// `rows / ideal_rows - 1`.
+    /// `rows / ideal_rows - 1`; 0 where no rows are asked for.
     pub deviation: f64,
 }
 
@@ -195,6 +227,16 @@ pub struct ChangeReply {
     pub before: Option<String>,
     /// Tables that were published for it.
     pub tables: Vec<MovedRows>,
+    /// For a change of membership: when new flows follow it. Absent where they do already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitReply>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitReply {
+    pub in_milliseconds: u64,
+    /// Another change is prepared, and that time is the one until its commit; this one follows.
+    pub queued: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +244,33 @@ pub struct MovedRows {
     pub pool: String,
     pub moved_rows: u32,
     pub rows: u32,
+}
+
+/// POST /v1/plan with a change as stored on disk, such as
+/// `{"change": "remove_backend", "pool": "web", "address": "10.8.11.2"}`. It changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanReply {
+    /// What would be so, in words.
+    pub summary: String,
+    pub rows: u32,
+    /// Rows whose new flows would go elsewhere; their old flows take a second chance.
+    pub moved_rows: u32,
+    /// `moved_rows / rows`.
+    pub moved_share: f64,
+    /// Rows without room in their chain: flows would break there.
+    pub full_rows: u32,
+    /// Another change is prepared; this one would follow it.
+    pub queued: bool,
+    pub backends: Vec<PlannedRow>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedRow {
+    pub address: IpAddr,
+    pub rows_before: u32,
+    pub rows_after: u32,
+    /// Rows in which its flows would break: it falls out of their chain.
+    pub pushed_out_rows: u32,
 }
 
 /// The body of every failure.
@@ -243,22 +312,65 @@ impl From<Option<&PathState>> for NextHopReply {
     }
 }
 
+impl From<Preparing> for PreparingReply {
+    fn from(preparing: Preparing) -> Self {
+        let Change { epoch, moved_rows, full_rows } = preparing.change;
+        let left = preparing.commit_at.saturating_duration_since(Instant::now());
+        let queued = preparing.queued;
+        Self { epoch, moved_rows, full_rows, commit_in_milliseconds: millis(left), queued }
+    }
+}
+
+impl From<CommitDue> for CommitReply {
+    fn from(due: CommitDue) -> Self {
+        Self { in_milliseconds: millis(due.after), queued: due.queued }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+impl PlanReply {
+    pub(super) fn of(summary: String, plan: Plan) -> Self {
+        let Plan { rows, moved_rows, full_rows, pushed_out, mut owned, queued } = plan;
+        for address in pushed_out.keys() {
+            owned.entry(*address).or_default();
+        }
+        let row = |(address, (rows_before, rows_after))| PlannedRow {
+            address,
+            rows_before,
+            rows_after,
+            pushed_out_rows: pushed_out.get(&address).copied().unwrap_or(0),
+        };
+        let moved_share = f64::from(moved_rows) / f64::from(rows.max(1));
+        let backends = owned.into_iter().map(row).collect();
+        Self { summary, rows, moved_rows, moved_share, full_rows, queued, backends }
+    }
+}
+
 impl From<TableView> for TableReply {
     fn from(view: TableView) -> Self {
-        let micros = |time: std::time::Duration| time.as_micros().try_into().unwrap_or(u64::MAX);
-        let row = |(address, share): (IpAddr, crate::engine::boundary::OwnerShare)| TableRow {
+        let micros = |time: Duration| time.as_micros().try_into().unwrap_or(u64::MAX);
+        let row = |(address, share): (IpAddr, OwnerShare)| TableRow {
             address,
             weight: share.weight,
             rows: share.rows,
             standby_rows: share.standby_rows,
+            chain_rows: share.chain_rows,
+            leaving: share.leaving,
             ideal_rows: share.ideal_rows,
             share: f64::from(share.rows) / f64::from(view.rows),
-            deviation: f64::from(share.rows) / share.ideal_rows - 1.0,
+            deviation: if share.leaving { 0.0 } else { f64::from(share.rows) / share.ideal_rows - 1.0 },
         };
         Self {
             pool: view.pool,
             rows: view.rows,
+            epoch: view.epoch,
+            preparing: view.preparing.map(PreparingReply::from),
             owners_digest: format!("{:016x}", view.owners_digest),
+            chains_digest: format!("{:016x}", view.chains_digest),
+            chain_lengths: view.chain_lengths,
             contract: view.contract,
             build_microseconds: micros(view.build),
             publish_microseconds: micros(view.publish),

@@ -101,6 +101,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: Option<BackendVerb>,
     },
+    /// What a change would do to the flows; changes nothing
+    #[command(infer_subcommands = true)]
+    Plan {
+        #[command(subcommand)]
+        noun: PlanNoun,
+    },
     /// Packets and bytes by reason, VIP and backend
     Stats {
         /// Only the reasons
@@ -182,6 +188,37 @@ pub(super) enum BackendVerb {
     Ready(Member),
     /// No traffic at all: breaks its flows
     Maint(Member),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PlanNoun {
+    /// A change of a pool's members
+    #[command(infer_subcommands = true)]
+    Backend {
+        #[command(subcommand)]
+        verb: PlanVerb,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PlanVerb {
+    /// If a backend were added
+    Add {
+        address: IpAddr,
+        #[arg(long)]
+        pool: String,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+        weight: u16,
+    },
+    /// If a backend were removed
+    Remove(Member),
+    /// If a backend had this weight
+    Weight {
+        #[command(flatten)]
+        member: Member,
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        weight: u16,
+    },
 }
 
 #[derive(Debug, Args)]

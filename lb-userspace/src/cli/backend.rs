@@ -45,7 +45,7 @@ async fn list(pool: Option<&str>, client: &Client, output: Output) -> Outcome {
 }
 
 /// The backend that the address means, which tells its pool; a refusal where several pools have it.
-async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
+pub(super) async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
     let query = member.pool.as_ref().map_or_else(String::new, |pool| format!("?pool={}", segment(pool)));
     Ok(client.get(&format!("/v1/backends/{}{query}", member.address)).await?)
 }
@@ -80,7 +80,7 @@ fn list_text(backends: &[BackendReply], wide: bool) -> String {
             backend.pool.clone(),
             backend.address.to_string(),
             backend.weight.to_string(),
-            backend.state.to_string(),
+            state_text(backend),
             next_hop_text(&backend.next_hop),
         ];
         if wide {
@@ -105,12 +105,16 @@ fn next_hop_text(next_hop: &NextHopReply) -> String {
     }
 }
 
+fn state_text(backend: &BackendReply) -> String {
+    if backend.leaving { "leaving".to_owned() } else { backend.state.to_string() }
+}
+
 fn show_text(backend: &BackendReply) -> String {
     let mut list = vec![
         ("backend", backend.address.to_string()),
         ("pool", backend.pool.clone()),
         ("weight", backend.weight.to_string()),
-        ("state", backend.state.to_string()),
+        ("state", state_text(backend)),
         ("next hop", next_hop_text(&backend.next_hop)),
     ];
     if let NextHopReply::Up { mac, mtu, source, .. } = &backend.next_hop {

@@ -4,6 +4,7 @@ mod args;
 mod backend;
 mod config;
 mod output;
+mod plan;
 mod stats;
 mod status;
 mod table;
@@ -12,6 +13,7 @@ mod vip;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anstream::ColorChoice;
 use clap::Parser;
@@ -20,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 use self::args::{Cli, Command, Global};
 use self::output::Output;
 use crate::api::client::{Client, ClientError};
-use crate::api::types::ChangeReply;
+use crate::api::types::{ChangeReply, MovedRows};
 use crate::config::{LoadError, load};
 use crate::engine::boundary::DataplaneError;
 use crate::engine::chain;
@@ -95,6 +97,7 @@ async fn ask(command: Command, client: &Client, output: Output) -> Outcome {
         Command::Status => status::show(client, output).await,
         Command::Vip { verb } => vip::act(verb, client, output).await,
         Command::Backend { verb } => backend::act(verb, client, output).await,
+        Command::Plan { noun: args::PlanNoun::Backend { verb } } => plan::act(verb, client, output).await,
         Command::Stats { reasons } => stats::show(reasons, client, output).await,
         Command::Table { verb } => table::act(verb, client, output).await,
         Command::Config { .. } => config::show(client, output).await,
@@ -202,7 +205,21 @@ fn change_text(reply: &ChangeReply) -> String {
     let before = reply.before.as_ref().map_or_else(String::new, |before| format!(" (was {before})"));
     let moved = reply.tables.iter().map(|table| {
         let percent = 100.0 * f64::from(table.moved_rows) / f64::from(table.rows.max(1));
-        format!("pool {}: {} of {} rows moved ({percent:.1} %)\n", table.pool, table.moved_rows, table.rows)
+        let (verb, when) = match &reply.commit {
+            None => ("moved", String::new()),
+            Some(commit) => ("move", format!(" in {}", due(commit.in_milliseconds))),
+        };
+        let MovedRows { pool, moved_rows, rows } = table;
+        format!("pool {pool}: {moved_rows} of {rows} rows {verb} ({percent:.1} %){when}\n")
     });
-    format!("{}{before}\n{}", reply.summary, moved.collect::<String>())
+    let queued = reply.commit.filter(|commit| commit.queued).map_or_else(String::new, |commit| {
+        let first = due(commit.in_milliseconds);
+        format!("it waits for the change before it, which is committed in {first}\n")
+    });
+    format!("{}{before}\n{}{queued}", reply.summary, moved.collect::<String>())
+}
+
+/// A time to come, in whole seconds.
+fn due(milliseconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(milliseconds.div_ceil(1000))).to_string()
 }

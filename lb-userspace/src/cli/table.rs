@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::args::TableVerb;
 use super::output::{Column, Output, fields, table};
-use super::{End, Outcome};
+use super::{End, Outcome, due};
 use crate::api::client::{Client, segment};
 use crate::api::types::{ConfigReply, TableReply};
 
@@ -44,34 +44,62 @@ fn text(reply: &TableReply, wide: bool) -> String {
         Column::Number("DEVIATION"),
     ];
     if wide {
-        columns.push(Column::Number("STANDBY"));
+        columns.extend([Column::Number("STANDBY"), Column::Number("IN CHAINS")]);
     }
     columns.push(Column::Text(""));
     let largest = reply.backends.iter().map(|row| row.share).fold(0.0, f64::max);
     let rows = reply.backends.iter().map(|row| {
         let mut cells = vec![
             row.address.to_string(),
-            row.weight.to_string(),
+            if row.leaving { "leaving".to_owned() } else { row.weight.to_string() },
             row.rows.to_string(),
             format!("{:.2} %", 100.0 * row.share),
             format!("{:.1}", row.ideal_rows),
             format!("{:+.2} %", 100.0 * row.deviation),
         ];
         if wide {
-            cells.push(row.standby_rows.to_string());
+            cells.extend([row.standby_rows.to_string(), row.chain_rows.to_string()]);
         }
         cells.push(bar(row.share, largest));
         cells
     });
     let head = fields(&[
         ("pool", reply.pool.clone()),
-        ("digest", reply.owners_digest.clone()),
+        ("epoch", reply.epoch.to_string()),
+        ("phase", phase(reply)),
+        ("owners digest", reply.owners_digest.clone()),
+        ("chains digest", reply.chains_digest.clone()),
         ("contract", reply.contract.to_string()),
-        ("rows", reply.rows.to_string()),
+        ("rows", format!("{} ({})", reply.rows, lengths(reply.chain_lengths))),
         ("built in", time(reply.build_microseconds)),
         ("published in", time(reply.publish_microseconds)),
     ]);
     format!("{head}\n{}", table(&columns, rows))
+}
+
+/// `stable`, or what is prepared and when it is committed.
+fn phase(reply: &TableReply) -> String {
+    let Some(preparing) = &reply.preparing else {
+        return "stable".to_owned();
+    };
+    let full = match preparing.full_rows {
+        0 => String::new(),
+        rows => format!(", {rows} without room"),
+    };
+    let queued = if preparing.queued { "; more changes wait" } else { "" };
+    format!(
+        "epoch {} prepared, commit in {}: {} rows move{full}{queued}",
+        preparing.epoch,
+        due(preparing.commit_in_milliseconds),
+        preparing.moved_rows
+    )
+}
+
+/// `65536 with 2 members`: rows by the length of their chains.
+fn lengths(rows: [u32; 4]) -> String {
+    let with = (1..).zip(rows).filter(|(_, rows)| *rows > 0);
+    let texts: Vec<_> = with.map(|(length, rows)| format!("{rows} in chains of {length}")).collect();
+    texts.join(", ")
 }
 
 fn time(microseconds: u64) -> String {

@@ -17,4 +17,7 @@ pub use check::{Config, check};
 pub use load::{LoadError, load};
 pub use problem::{Problem, Problems};
 pub use render::render;
-pub use settings::{AGENT_SOCKET, AgentSettings, CONFIG_FILE, SOCKET, STATE_DIR, Settings, XdpModeWanted};
+pub use settings::{
+    AGENT_SOCKET, AgentSettings, COMMIT_DELAY, COMMIT_DELAY_MAX, CONFIG_FILE, SOCKET, STATE_DIR, Settings,
+    XdpModeWanted,
+};

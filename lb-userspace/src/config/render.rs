@@ -26,6 +26,8 @@ fn lb(text: &mut String, settings: &Settings) {
     line(text, format_args!("source = {}", list(&settings.source)));
     line(text, format_args!("socket = {}", quoted(settings.socket.display())));
     line(text, format_args!("state_dir = {}", quoted(settings.state_dir.display())));
+    let commit_delay = humantime::format_duration(settings.commit_delay);
+    line(text, format_args!("commit_delay = {}", quoted(commit_delay)));
 }
 
 fn pool(text: &mut String, pool: &Pool) {

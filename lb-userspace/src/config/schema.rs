@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::Spanned;
@@ -10,7 +11,9 @@ use toml::de::DeValue;
 
 use super::problem::{Found, Wrong};
 use super::reader::{Section, boolean, float, integer, parsed, string};
-use super::settings::{AGENT_SOCKET, AgentSettings, SOCKET, STATE_DIR, Settings, XdpModeWanted};
+use super::settings::{
+    AGENT_SOCKET, AgentSettings, COMMIT_DELAY, COMMIT_DELAY_MAX, SOCKET, STATE_DIR, Settings, XdpModeWanted,
+};
 use crate::model::{
     AdminState, Backend, Encapsulation, GUE_PORT_DEFAULT, Pool, Protocol, ROWS_LOG2_DEFAULT, ROWS_LOG2_MAX,
     ROWS_LOG2_MIN, SLACK_PERMILLE_DEFAULT, SLACK_PERMILLE_MAX, Vip,
@@ -50,6 +53,7 @@ pub(super) fn lb(mut section: Section<'_>, found: &mut Found) -> Settings {
     let source = source(&mut section, &tunnel_sources, found);
     let socket = section.optional("socket", found, socket_path);
     let state_dir = section.optional("state_dir", found, absolute_path);
+    let commit_delay = section.optional("commit_delay", found, commit_delay);
     section.finish(found);
     Settings {
         interfaces,
@@ -58,6 +62,7 @@ pub(super) fn lb(mut section: Section<'_>, found: &mut Found) -> Settings {
         source,
         socket: socket.map_or_else(|| SOCKET.into(), Spanned::into_inner),
         state_dir: state_dir.map_or_else(|| STATE_DIR.into(), Spanned::into_inner),
+        commit_delay: commit_delay.map_or(COMMIT_DELAY, Spanned::into_inner),
     }
 }
 
@@ -293,4 +298,17 @@ fn socket_path(key: &str, value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
         return Err(Wrong::new(format!("{key} is longer than {SOCKET_PATH_MAX} bytes")));
     }
     Ok(path)
+}
+
+fn commit_delay(key: &str, value: &DeValue<'_>) -> Result<Duration, Wrong> {
+    let text = string(key, value).map_err(|wrong| wrong.hint("write the unit too: \"30s\""))?;
+    let delay = humantime::parse_duration(&text).map_err(|error| {
+        Wrong::new(format!("{key} must be a time, such as \"30s\" or \"0s\", found \"{text}\": {error}"))
+    })?;
+    if delay > COMMIT_DELAY_MAX {
+        let most = humantime::format_duration(COMMIT_DELAY_MAX);
+        return Err(Wrong::new(format!("{key} must be at most {most}, found {text}"))
+            .hint("it is the time that the other load balancers have to hear of a change"));
+    }
+    Ok(delay)
 }

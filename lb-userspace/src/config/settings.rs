@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,9 @@ pub const CONFIG_FILE: &str = "/etc/bowline/bowline.toml";
 pub const SOCKET: &str = "/run/bowline/bowline.sock";
 pub const AGENT_SOCKET: &str = "/run/bowline/agent.sock";
 pub const STATE_DIR: &str = "/var/lib/bowline";
+pub const COMMIT_DELAY: Duration = Duration::from_secs(30);
+/// A change that waits longer than this for its commit was forgotten rather than planned.
+pub const COMMIT_DELAY_MAX: Duration = Duration::from_secs(3600);
 
 /// The `[lb]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,9 @@ pub struct Settings {
     pub source: Vec<IpAddr>,
     pub socket: PathBuf,
     pub state_dir: PathBuf,
+    /// Time from the preparation of a membership change to its commit: within it, the other load balancers must have
+    /// heard of the change. Zero for a load balancer that is alone.
+    pub commit_delay: Duration,
 }
 
 /// The `[agent]` section.

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 use crate::model::{AdminState, Encapsulation, Protocol};
@@ -76,6 +77,7 @@ fn the_good_file_has_the_written_values_and_the_defaults() {
     assert_eq!(lb.interfaces, ["eth0"]);
     assert_eq!(lb.xdp_mode, XdpModeWanted::Auto);
     assert_eq!(lb.socket, Path::new(SOCKET));
+    assert_eq!(lb.commit_delay, COMMIT_DELAY);
     let web = &config.model.pools()["web"];
     assert_eq!((web.seed, web.rows(), web.slack_permille), (0x5eed_0f0f_b0a7_1135, 4096, 50));
     assert_eq!((web.gue_port, web.agent, web.encapsulation), (6080, true, Encapsulation::Gue));
@@ -180,6 +182,27 @@ fn values_that_do_not_parse_are_errors() {
     one_problem("\"udp\"", "\"icmp\"", "\"icmp\"", "\"tcp\" or \"udp\"");
     one_problem("interfaces", "xdp_mode = \"fast\"\ninterfaces", "\"fast\"", "\"native\"");
     one_problem("interfaces", "socket = \"b.sock\"\ninterfaces", "\"b.sock\"", "absolute path");
+}
+
+#[test]
+fn the_commit_delay_is_a_time_with_a_unit_and_an_end() {
+    let written = |text: &str| {
+        let good = GOOD.replacen("interfaces", &format!("commit_delay = \"{text}\"\ninterfaces"), 1);
+        let config = check(&good, Path::new("b.toml")).expect("no errors");
+        let lb = config.lb.as_ref().expect("an [lb] section");
+        assert_eq!(check(&render(lb, &config.model), Path::new("b.toml")).as_ref(), Ok(&config));
+        lb.commit_delay
+    };
+    assert_eq!(written("0s"), Duration::ZERO);
+    assert_eq!(written("1m 500ms"), Duration::from_millis(60_500));
+    assert_eq!(written("1h"), COMMIT_DELAY_MAX);
+    let spoilt = |value: &str, words: &str| {
+        one_problem("interfaces", &format!("commit_delay = {value}\ninterfaces"), value, words);
+    };
+    spoilt("30", "must be a string, found an integer / write the unit too");
+    spoilt("\"30\"", "must be a time, such as \"30s\"");
+    spoilt("\"soon\"", "must be a time");
+    spoilt("\"2h\"", "at most 1h, found 2h");
 }
 
 #[test]

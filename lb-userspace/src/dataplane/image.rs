@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_common::abi::{BackendEntry, NextHop, VipEntry, VipKey, backend_flags, limits, next_hop_flags};
 use lb_common::address::Address;
@@ -10,7 +11,8 @@ use lb_common::wire::protocol;
 use super::registry::Registry;
 use crate::engine::boundary::DataplaneError;
 use crate::engine::paths::{Path, PathState, Paths};
-use crate::model::{AdminState, Backend, Encapsulation, Model, Pool, Protocol, Vip};
+use crate::epochs::{Leaving, PoolTable, Tables};
+use crate::model::{AdminState, Encapsulation, Model, Pool, Protocol, Vip};
 
 /// A backend of a pool: the same address in two pools is two members with two handles.
 pub(super) type MemberName = (String, IpAddr);
@@ -60,8 +62,14 @@ impl Numbers {
         }
     }
 
-    /// Makes sure that everything in `model` has its number.
-    pub(super) fn assign(&mut self, model: &Model) -> Result<Recycled, DataplaneError> {
+    /// Makes sure that everything in `model` and everybody in the chains of `tables` has its number. `live` are the
+    /// tables that the datapath still reads: nobody in them loses a handle.
+    pub(super) fn assign(
+        &mut self,
+        model: &Model,
+        tables: &Tables,
+        live: &Tables,
+    ) -> Result<Recycled, DataplaneError> {
         let members = model.pools().values().flat_map(|pool| {
             pool.backends.keys().map(|address| (pool.name.clone(), *address)).collect::<Vec<_>>()
         });
@@ -69,7 +77,9 @@ impl Numbers {
             DataplaneError::new("place", what, format!("the datapath has room for {limit}"))
                 .with_hint("remove some that are not used")
         };
-        let backends = self.backends.assign(&members.collect());
+        let members: BTreeSet<MemberName> =
+            members.chain(members_of_chains(tables)).chain(members_of_chains(live)).collect();
+        let backends = self.backends.assign(&members);
         let vips = self.vips.assign(&model.vips().keys().cloned().collect());
         let tables = self.tables.assign(&model.pools().keys().cloned().collect());
         tables.ok_or_else(|| full("the pools", limits::TABLES))?;
@@ -79,14 +89,17 @@ impl Numbers {
         })
     }
 
-    /// The image of `model` with `paths` to its backends. `sources` are the configured outer source addresses.
+    /// The image of `model` and those who are `leaving` it with `paths` to the backends. `sources` are the configured outer source
+    /// addresses.
     pub(super) fn image(
         &mut self,
         model: &Model,
+        leaving: &Leaving,
         paths: &Paths,
         sources: &[IpAddr],
     ) -> Result<Image, DataplaneError> {
-        let ways = model.backend_addresses();
+        let mut ways = model.backend_addresses();
+        ways.extend(leaving.values().flat_map(BTreeMap::keys));
         let ways: BTreeMap<IpAddr, &Path> =
             ways.iter().filter_map(|at| Some((*at, up(paths.get(at)?)?))).collect();
         let gateways = ways.values().map(|path| (path.ifindex, path.next_hop)).collect();
@@ -98,11 +111,14 @@ impl Numbers {
             image.next_hops.insert(self.next_hop(path), next_hop_entry(path));
         }
         for pool in model.pools().values() {
-            for backend in pool.backends.values() {
-                let path = ways.get(&backend.address).copied();
-                let handle = self.backends.get(&(pool.name.clone(), backend.address)).unwrap_or(0);
+            let leaving = leaving.get(&pool.name).into_iter().flatten();
+            let leaving = leaving.map(|(address, admin)| (*address, *admin));
+            let members = pool.backends.values().map(|backend| (backend.address, backend.admin));
+            for (address, admin) in members.chain(leaving) {
+                let path = ways.get(&address).copied();
+                let handle = self.backends.get(&(pool.name.clone(), address)).unwrap_or(0);
                 let next_hop = path.map_or(NO_NEXT_HOP, |path| self.next_hop(path));
-                image.backends.insert(handle, backend_entry(pool, backend, path, next_hop, sources));
+                image.backends.insert(handle, backend_entry(pool, address, admin, path, next_hop, sources));
             }
         }
         for vip in model.vips().values() {
@@ -128,6 +144,13 @@ impl Numbers {
     }
 }
 
+fn members_of_chains(tables: &Tables) -> impl Iterator<Item = MemberName> + '_ {
+    let of_pool = |(pool, table): (&String, &Arc<PoolTable>)| {
+        table.addresses().map(|address| (pool.clone(), address)).collect::<Vec<_>>()
+    };
+    tables.iter().flat_map(of_pool)
+}
+
 fn up(state: &PathState) -> Option<&Path> {
     match state {
         PathState::Up(path) => Some(path),
@@ -147,17 +170,18 @@ fn next_hop_entry(path: &Path) -> NextHop {
 
 fn backend_entry(
     pool: &Pool,
-    backend: &Backend,
+    address: IpAddr,
+    admin: AdminState,
     path: Option<&Path>,
     next_hop: u32,
     sources: &[IpAddr],
 ) -> BackendEntry {
-    let configured = sources.iter().find(|source| source.is_ipv4() == backend.address.is_ipv4()).copied();
+    let configured = sources.iter().find(|source| source.is_ipv4() == address.is_ipv4()).copied();
     // Without a path no packet is sent, so the stand-in never reaches a wire.
-    let source = configured.or_else(|| path.map(|path| path.source)).unwrap_or(backend.address);
+    let source = configured.or_else(|| path.map(|path| path.source)).unwrap_or(address);
     // Health checks come later; until then everything counts as healthy.
     let mut flags = backend_flags::HEALTHY;
-    match backend.admin {
+    match admin {
         AdminState::Ready => flags |= backend_flags::READY,
         AdminState::Drain => {}
         AdminState::Maint => flags |= backend_flags::MAINT,
@@ -169,7 +193,7 @@ fn backend_entry(
         flags |= backend_flags::AGENT;
     }
     BackendEntry {
-        address: backend.address.into(),
+        address: address.into(),
         source: source.into(),
         next_hop,
         flags,
@@ -184,4 +208,94 @@ fn vip_key(vip: &Vip) -> VipKey {
         Protocol::Udp => protocol::UDP,
     };
     VipKey::new(vip.address.into(), vip.port.to_be_bytes(), number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::epochs::Epochs;
+    use crate::model::{Backend, Fleet};
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 8, 11, last])
+    }
+
+    /// Pool web with these backends.
+    fn model(seed: u64, members: &[u8]) -> Model {
+        let mut pool = Pool { seed, rows_log2: 12, ..Pool::named("web") };
+        for last in members {
+            pool.insert(Backend::new(address(*last), 1)).expect("a fine backend");
+        }
+        let mut model = Model::new(Fleet::default());
+        model.insert_pool(pool).expect("a fine pool");
+        model
+    }
+
+    fn begin(model: &Model) -> Epochs {
+        Epochs::start(Duration::ZERO, BTreeMap::new(), model, Instant::now()).expect("starts").epochs
+    }
+
+    fn handle(numbers: &Numbers, last: u8) -> u32 {
+        numbers.backends.get(&("web".to_owned(), address(last))).expect("a handle")
+    }
+
+    #[test]
+    fn a_member_that_left_keeps_handle_entry_and_way_and_takes_no_new_flow() {
+        let (before, after) = (model(1, &[1, 2]), model(1, &[2, 3]));
+        let epochs = begin(&before);
+        let mut numbers = Numbers::new();
+        numbers.assign(&before, &epochs.tables(), &Tables::new()).expect("room");
+        let of_left = handle(&numbers, 1);
+        let next = epochs.advance(&after, Instant::now()).expect("advances").epochs;
+        numbers.assign(&after, &next.tables(), &epochs.tables()).expect("room");
+        assert_eq!(handle(&numbers, 1), of_left);
+        let way = PathState::Up(Path {
+            ifindex: 2,
+            interface: "eth0".to_owned(),
+            next_hop: address(254),
+            mac: [2; 6],
+            source_mac: [2; 6],
+            mtu: 1600,
+            source: address(200),
+        });
+        let paths = [1, 2, 3].map(|last| (address(last), way.clone())).into();
+        let image = numbers.image(&after, &next.leaving(&after), &paths, &[]).expect("an image");
+        let left = image.backends[&of_left];
+        assert!(left.is_reachable() && !left.takes_new_flows());
+        assert_ne!(left.next_hop, NO_NEXT_HOP);
+        assert!(image.backends[&handle(&numbers, 3)].takes_new_flows());
+        // No row points to an entry that is not there.
+        let table = &next.tables()["web"];
+        let rows = table.rows(|address| match address.to_ip() {
+            IpAddr::V4(v4) => handle(&numbers, v4.octets()[3]) as u16,
+            IpAddr::V6(_) => 0,
+        });
+        let mut of_the_left = 0;
+        for chain in rows {
+            let handles: Vec<_> = chain.0.into_iter().filter(|handle| *handle != 0).collect();
+            assert!(handles.iter().all(|handle| image.backends.contains_key(&u32::from(*handle))));
+            of_the_left += u32::from(handles.contains(&(of_left as u16)));
+        }
+        assert_eq!(of_the_left, table.members[&address(1)].chain_rows);
+    }
+
+    #[test]
+    fn no_handle_changes_hands_while_the_live_table_holds_it() {
+        // Another seed: the new chains know nobody of the old ones.
+        let (before, after) = (model(1, &[1, 2]), model(2, &[3, 4]));
+        let (epochs, next) = (begin(&before), begin(&after));
+        let three_handles = || {
+            let mut numbers = Numbers { backends: Registry::new(1, 4), ..Numbers::new() };
+            numbers.assign(&before, &epochs.tables(), &Tables::new()).expect("room for two");
+            numbers
+        };
+        let mut numbers = three_handles();
+        let refused = numbers.assign(&after, &next.tables(), &epochs.tables());
+        assert!(refused.expect_err("no room for four").to_string().contains("backends"));
+        // When nobody reads the old table any more, the same two find room.
+        let recycled = three_handles().assign(&after, &next.tables(), &Tables::new()).expect("room");
+        assert_eq!(recycled.backends.len(), 1);
+    }
 }

@@ -1,10 +1,9 @@
-//! From a model to kernel maps.
+//! From a model and its tables to kernel maps.
 //!
-//! `model -> pool tables (rows) -> image (what the maps should hold) -> difference -> maps`. Everything up to the
+//! `model, tables -> image (what the maps should hold) -> difference -> maps`. Everything up to the
 //! difference is pure; [`kernel`] alone talks to the kernel.
 
 mod image;
 pub mod kernel;
 pub mod object;
-mod pool_table;
 mod registry;

@@ -11,12 +11,20 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::paths::Paths;
+use crate::epochs::{Leaving, Tables};
 use crate::model::Model;
 
 /// A datapath that can be made to agree with a model.
 pub trait Dataplane: Send {
-    /// Makes the datapath agree with `model`. On error the previously published state still forwards.
-    fn publish(&mut self, model: &Model) -> Result<Published, DataplaneError>;
+    /// Makes the datapath agree with `model`, the `tables` of its pools and the members of chains that are `leaving`.
+    /// A table that is the same one as before is not written again. On error the previously published state still
+    /// forwards.
+    fn publish(
+        &mut self,
+        model: &Model,
+        tables: &Tables,
+        leaving: &Leaving,
+    ) -> Result<Published, DataplaneError>;
 
     /// Takes what netlink learned about the way to each backend address. `paths` is complete: an address that
     /// it lacks has no known way.
@@ -24,9 +32,6 @@ pub trait Dataplane: Send {
 
     /// Reads all counters. Reading changes nothing.
     fn counters(&self) -> Result<Counters, DataplaneError>;
-
-    /// The published table of a pool; `None` where no such pool is published.
-    fn table(&self, pool: &str) -> Option<TableView>;
 
     /// Where the datapath runs. Empty for a datapath that is attached nowhere.
     fn attachments(&self) -> Vec<Attachment>;
@@ -49,7 +54,7 @@ pub struct TablePublished {
     pub build: Duration,
     /// Time to bring it into the datapath.
     pub publish: Duration,
-    /// Rows whose owner changed; all rows for a new pool.
+    /// Rows whose owner changes with the epoch that is prepared or committed; all rows for a new pool.
     pub moved_rows: u32,
 }
 
@@ -115,34 +120,6 @@ pub enum Verdict {
 pub struct Count {
     pub packets: u64,
     pub bytes: u64,
-}
-
-/// A published table.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TableView {
-    pub pool: String,
-    pub rows: u32,
-    /// Every backend of the pool, also one that owns no row.
-    pub owners: BTreeMap<IpAddr, OwnerShare>,
-    /// Digest of the owners: equal digests and contracts mean equal tables.
-    pub owners_digest: u64,
-    /// Version of the key layout, the hash and the row function.
-    pub contract: u32,
-    /// Time to compute it, at its last change.
-    pub build: Duration,
-    /// Time to bring it into the datapath, at its last change.
-    pub publish: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct OwnerShare {
-    pub weight: u16,
-    /// Rows that this backend owns: where it is first in the chain.
-    pub rows: u32,
-    /// Rows in which it stands second.
-    pub standby_rows: u32,
-    /// Rows that its weight asks for: `rows * weight / total weight`.
-    pub ideal_rows: f64,
 }
 
 /// The XDP program on one interface.

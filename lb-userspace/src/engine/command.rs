@@ -1,15 +1,17 @@
 //! What the engine can be asked.
 
 use std::fmt;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::boundary::{Counters, DataplaneError, Published, TableView};
+use super::boundary::{Counters, DataplaneError, Published};
 use super::paths::Paths;
-use super::view::{Snapshot, Status};
+use super::view::{Snapshot, Status, TableView};
+use crate::epochs::{EpochError, Plan};
 use crate::model::{Change, Refusal};
-use crate::state::OverlayError;
+use crate::state::StoreError;
 
 pub type Reply<T> = oneshot::Sender<T>;
 
@@ -21,6 +23,11 @@ pub enum Command {
         change: Change,
         who: Who,
         reply: Reply<Result<Applied, ApplyError>>,
+    },
+    /// What a change would do to the flows, without doing it.
+    Plan {
+        change: Change,
+        reply: Reply<Result<Plan, ApplyError>>,
     },
     /// Health of every subsystem.
     Status(Reply<Status>),
@@ -52,6 +59,17 @@ pub struct Applied {
     /// False where the model already said so: nothing was published or stored.
     pub changed: bool,
     pub published: Published,
+    /// For a change of membership that is not in force yet: the time until the next commit, and whether it has to
+    /// wait for that commit before it is prepared itself.
+    pub commit: Option<CommitDue>,
+}
+
+/// When a change of membership takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitDue {
+    pub after: Duration,
+    /// Another change is prepared; this one follows it.
+    pub queued: bool,
 }
 
 /// Why a change was not made. The running state is the one before the change.
@@ -59,19 +77,32 @@ pub struct Applied {
 pub enum ApplyError {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("the change was not made")]
+    Rows(#[source] EpochError),
     #[error("the datapath did not take the change; the old state still runs")]
     Publish(#[source] DataplaneError),
     #[error("the change could not be stored; the old state runs again")]
-    Persist(#[source] OverlayError),
+    Persist(#[source] StoreError),
     #[error(
         "the change could not be stored, and the datapath did not take the old state back: it runs until the next \
          change or restart"
     )]
     Rollback {
-        store: OverlayError,
+        store: Box<StoreError>,
         #[source]
         publish: DataplaneError,
     },
+}
+
+/// Why the engine did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Rows(#[from] EpochError),
+    #[error(transparent)]
+    Publish(#[from] DataplaneError),
+    #[error("the histories of the pools cannot be stored")]
+    Store(#[from] StoreError),
 }
 
 impl fmt::Display for Who {

@@ -1,11 +1,15 @@
 //! What the engine tells about itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use lb_common::flow::CONTRACT_VERSION;
 
 use super::boundary::{Attachment, MapMemory};
 use super::paths::{PathState, Paths};
-use crate::model::{AdminState, Model};
+use crate::epochs::{Change, Epochs, Leaving, PoolTable};
+use crate::model::{AdminState, Model, Pool};
 use crate::state::KeptOut;
 
 /// The running model and what is known about the way to its backends.
@@ -13,6 +17,7 @@ use crate::state::KeptOut;
 pub struct Snapshot {
     pub model: Model,
     pub paths: Paths,
+    pub leaving: Leaving,
 }
 
 /// Every subsystem at one moment.
@@ -27,8 +32,101 @@ pub struct Status {
     pub kept_out: Vec<KeptOut>,
     /// What the datapath did not take when it was last told, as text with its causes.
     pub path_error: Option<String>,
+    /// What keeps a change of membership from being committed, as text with its causes.
+    pub commit_error: Option<String>,
     /// Interfaces that the configuration asks for.
     pub interfaces: Vec<String>,
+}
+
+/// A published table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableView {
+    pub pool: String,
+    pub rows: u32,
+    /// Counts the pool's memberships; the newest that is committed.
+    pub epoch: u64,
+    /// The epoch that is prepared; `None`: the phase is stable.
+    pub preparing: Option<Preparing>,
+    /// Every backend of the pool, also one that owns no row, and those that left and are in chains still.
+    pub owners: BTreeMap<IpAddr, OwnerShare>,
+    /// Rows with one, two, three and four members in their chain.
+    pub chain_lengths: [u32; 4],
+    /// Digest of the owners of the newest committed epoch: equal for equal configurations.
+    pub owners_digest: u64,
+    /// Digest of the published chains: load balancers with equal ones are interchangeable.
+    pub chains_digest: u64,
+    /// Version of the key layout, the hash and the row function.
+    pub contract: u32,
+    /// Time to compute it, at its last change.
+    pub build: Duration,
+    /// Time to bring it into the datapath, at its last change.
+    pub publish: Duration,
+}
+
+/// A change of membership on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preparing {
+    pub change: Change,
+    pub commit_at: Instant,
+    /// More changes wait for the commit.
+    pub queued: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OwnerShare {
+    /// 0: it left the pool.
+    pub weight: u16,
+    /// Rows that this backend owns: where it is first in the chain.
+    pub rows: u32,
+    /// Rows in which it is the standby.
+    pub standby_rows: u32,
+    /// Rows that have it in their chain.
+    pub chain_rows: u32,
+    /// Rows that its weight asks for: `rows * weight / total weight`.
+    pub ideal_rows: f64,
+    /// No member of the pool any more; in chains for the sake of its flows.
+    pub leaving: bool,
+}
+
+impl TableView {
+    pub(super) fn of(pool: &Pool, epochs: &Epochs, publish: Duration) -> Option<Self> {
+        let table = epochs.table(&pool.name)?;
+        let preparing = table.prepared.clone().zip(epochs.commit_due(&pool.name));
+        Some(Self {
+            pool: pool.name.clone(),
+            rows: table.row_count(),
+            epoch: table.epoch,
+            preparing: preparing.map(|(change, commit_at)| Preparing {
+                change,
+                commit_at,
+                queued: epochs.is_queued(pool),
+            }),
+            owners: owners(pool, table),
+            chain_lengths: table.lengths,
+            owners_digest: table.owners_digest,
+            chains_digest: table.chains_digest,
+            contract: CONTRACT_VERSION,
+            build: table.build,
+            publish,
+        })
+    }
+}
+
+fn owners(pool: &Pool, table: &PoolTable) -> BTreeMap<IpAddr, OwnerShare> {
+    let total: f64 = table.members.values().map(|shares| f64::from(shares.weight)).sum();
+    let rows = f64::from(table.row_count());
+    let members = table.members.iter().map(|(address, shares)| {
+        let share = OwnerShare {
+            weight: shares.weight,
+            rows: shares.rows,
+            standby_rows: shares.standby_rows,
+            chain_rows: shares.chain_rows,
+            ideal_rows: rows * f64::from(shares.weight) / total,
+            leaving: !pool.backends.contains_key(address),
+        };
+        (*address, share)
+    });
+    members.collect()
 }
 
 impl Status {
@@ -54,7 +152,8 @@ impl Status {
             .iter()
             .map(|out| format!("stored change is not in effect ({}): {}", out.change, out.refusal));
         let stale = self.path_error.iter().map(|error| format!("next hops: {error}"));
-        detached.chain(wayless).chain(unready).chain(kept_out).chain(stale).collect()
+        let waiting = self.commit_error.iter().map(|error| format!("a change of membership waits: {error}"));
+        detached.chain(waiting).chain(wayless).chain(unready).chain(kept_out).chain(stale).collect()
     }
 
     /// Backends that no packet can be sent to, and why. Those in `maint` get no packets anyway.

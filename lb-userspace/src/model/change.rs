@@ -64,6 +64,16 @@ impl Model {
 }
 
 impl Change {
+    /// The pool whose members or weights it changes, if it does.
+    pub fn membership_of(&self) -> Option<&str> {
+        match self {
+            Self::AddBackend { pool, .. }
+            | Self::RemoveBackend { pool, .. }
+            | Self::SetWeight { pool, .. } => Some(pool),
+            Self::AddVip { .. } | Self::RemoveVip { .. } | Self::SetAdmin { .. } => None,
+        }
+    }
+
     /// The object's value before the change in `model`, in words, for the log and the CLI.
     pub fn before(&self, model: &Model) -> Option<String> {
         match self {

@@ -30,7 +30,7 @@ pub(super) fn show(report: &mut Report, topology: &Topology, fleet: &Fleet) -> R
         pool
     };
     let before = Forecast::new(&fleet.pool, &[])?;
-    let after = Forecast::new(&wider, &[leaving.v4().into()])?;
+    let after = before.then(&wider, &[leaving.v4().into()])?;
 
     let busy = start_flows(report, topology)?;
     report.line("lb1, `bowline table show`, before:")?;

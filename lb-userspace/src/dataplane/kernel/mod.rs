@@ -4,9 +4,9 @@ mod attach;
 mod holder;
 pub(crate) mod maps;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use lb_common::address::Address;
 use tracing::warn;
@@ -14,12 +14,12 @@ use tracing::warn;
 use self::attach::Attached;
 use self::maps::Maps;
 use super::image::{Image, Numbers};
-use super::pool_table::PoolTable;
 use crate::config::Settings;
 use crate::engine::boundary::{
-    Attachment, Counters, Dataplane, DataplaneError, MapMemory, Published, TablePublished, TableView,
+    Attachment, Counters, Dataplane, DataplaneError, MapMemory, Published, TablePublished,
 };
 use crate::engine::paths::Paths;
+use crate::epochs::{Leaving, PoolTable, Tables};
 use crate::model::Model;
 
 /// Loads the program and attaches it to the configured interfaces. Nothing is forwarded before the first publish.
@@ -35,9 +35,10 @@ pub fn attach(settings: &Settings) -> Result<Box<dyn Dataplane>, DataplaneError>
         numbers: Numbers::new(),
         sources: settings.source.clone(),
         model: Model::default(),
+        leaving: Leaving::new(),
         paths: Paths::new(),
         image: Image::default(),
-        tables: BTreeMap::new(),
+        tables: Tables::new(),
     }))
 }
 
@@ -48,30 +49,21 @@ struct KernelDataplane {
     numbers: Numbers,
     sources: Vec<IpAddr>,
     model: Model,
+    leaving: Leaving,
     paths: Paths,
     /// What the maps hold now, rows apart.
     image: Image,
-    /// The live tables by pool, and how long their last publication took.
-    tables: BTreeMap<String, (PoolTable, Duration)>,
+    /// The live tables.
+    tables: Tables,
 }
 
 impl KernelDataplane {
-    /// Builds the tables that `model` needs and the datapath lacks.
-    fn build_tables(&self, model: &Model) -> Result<Vec<(String, PoolTable)>, DataplaneError> {
-        let mut built = Vec::new();
-        for pool in model.pools().values() {
-            if self.tables.get(&pool.name).is_some_and(|(table, _)| table.is_of(pool)) {
-                continue;
-            }
-            let table = PoolTable::build(pool)
-                .map_err(|error| DataplaneError::new("build the table of pool", &pool.name, error))?;
-            built.push((pool.name.clone(), table));
-        }
-        Ok(built)
-    }
-
-    /// Swaps in a built table; no packet sees a mixture of it and its predecessor.
-    fn publish_table(&mut self, pool: &str, table: PoolTable) -> Result<TablePublished, DataplaneError> {
+    /// Swaps in a table; no packet sees a mixture of it and its predecessor.
+    fn publish_table(
+        &mut self,
+        pool: &str,
+        table: &Arc<PoolTable>,
+    ) -> Result<TablePublished, DataplaneError> {
         let started = Instant::now();
         let numbers = &self.numbers;
         let handle = |address: Address| {
@@ -79,47 +71,43 @@ impl KernelDataplane {
             u16::try_from(handle).unwrap_or(0)
         };
         let index = numbers.tables.get(&pool.to_owned()).unwrap_or(0);
-        self.maps.swap_table(index, &table.chains(handle))?;
-        let publish = started.elapsed();
-        let before = self.tables.get(pool).map(|(before, _)| before);
-        let published = TablePublished {
+        self.maps.swap_table(index, &table.rows(handle))?;
+        self.tables.insert(pool.to_owned(), Arc::clone(table));
+        Ok(TablePublished {
             pool: pool.to_owned(),
             build: table.build,
-            publish,
-            moved_rows: table.moved_rows(before),
-        };
-        self.tables.insert(pool.to_owned(), (table, publish));
-        Ok(published)
+            publish: started.elapsed(),
+            moved_rows: table.moved_rows,
+        })
     }
 
     /// In the order in which no packet meets a reference to something that is not there: what is pointed to comes
     /// before what points, and goes after it.
-    fn try_publish(&mut self, model: &Model, next: &Image) -> Result<Published, DataplaneError> {
-        let built = self.build_tables(model)?;
-        let recycled = self.numbers.assign(model)?;
-        self.maps.zero_counters(&recycled)?;
+    fn try_publish(&mut self, tables: &Tables, next: &Image) -> Result<Published, DataplaneError> {
         self.maps.write_next_hops(&self.image.next_hops, &next.next_hops)?;
         self.maps.write_backends(&self.image.backends, &next.backends)?;
         let mut published = Published::default();
-        for (pool, table) in built {
-            published.tables.push(self.publish_table(&pool, table)?);
+        for (pool, table) in tables {
+            if !self.tables.get(pool).is_some_and(|live| Arc::ptr_eq(live, table)) {
+                published.tables.push(self.publish_table(pool, table)?);
+            }
         }
         self.maps.write_vips(&self.image, next)?;
         self.maps.clear_backends(&self.image.backends, &next.backends)?;
-        self.tables.retain(|pool, _| model.pools().contains_key(pool));
+        self.tables.retain(|pool, _| tables.contains_key(pool));
         Ok(published)
     }
 
     /// Puts the maps back after a publication that failed half-way.
-    fn roll_back(&mut self, next: &Image) {
-        let (model, image) = (self.model.clone(), self.image.clone());
+    fn roll_back(&mut self, before: &Tables, next: &Image) {
+        let image = self.image.clone();
         // The maps hold something between the two images: write over both.
         let mut between = image.clone();
         between.next_hops.extend(next.next_hops.iter().map(|(index, entry)| (*index, *entry)));
         between.backends.extend(next.backends.iter().map(|(handle, entry)| (*handle, *entry)));
         between.vips.extend(next.vips.iter().map(|(key, entry)| (*key, *entry)));
         self.image = between;
-        if let Err(error) = self.try_publish(&model, &image) {
+        if let Err(error) = self.try_publish(before, &image) {
             warn!(error = %crate::engine::chain(&error), "the previous state could not be written back in full");
         }
         self.image = image;
@@ -127,24 +115,32 @@ impl KernelDataplane {
 }
 
 impl Dataplane for KernelDataplane {
-    fn publish(&mut self, model: &Model) -> Result<Published, DataplaneError> {
-        self.numbers.assign(model)?;
-        let next = self.numbers.image(model, &self.paths, &self.sources)?;
-        match self.try_publish(model, &next) {
+    fn publish(
+        &mut self,
+        model: &Model,
+        tables: &Tables,
+        leaving: &Leaving,
+    ) -> Result<Published, DataplaneError> {
+        let before = self.tables.clone();
+        let recycled = self.numbers.assign(model, tables, &before)?;
+        self.maps.zero_counters(&recycled)?;
+        let next = self.numbers.image(model, leaving, &self.paths, &self.sources)?;
+        match self.try_publish(tables, &next) {
             Ok(published) => {
                 self.model = model.clone();
+                self.leaving = leaving.clone();
                 self.image = next;
                 Ok(published)
             }
             Err(error) => {
-                self.roll_back(&next);
+                self.roll_back(&before, &next);
                 Err(error)
             }
         }
     }
 
     fn set_paths(&mut self, paths: &Paths) -> Result<(), DataplaneError> {
-        let next = self.numbers.image(&self.model, paths, &self.sources)?;
+        let next = self.numbers.image(&self.model, &self.leaving, paths, &self.sources)?;
         self.maps.write_next_hops(&self.image.next_hops, &next.next_hops)?;
         self.maps.write_backends(&self.image.backends, &next.backends)?;
         self.image = next;
@@ -159,19 +155,15 @@ impl Dataplane for KernelDataplane {
                 counters.vips.insert(vip.clone(), self.maps.vip_count(index)?);
             }
         }
-        for pool in self.model.pools().values() {
-            for address in pool.backends.keys() {
-                let name = (pool.name.clone(), *address);
+        for (pool, table) in &self.tables {
+            for address in table.members.keys() {
+                let name = (pool.clone(), *address);
                 if let Some(handle) = self.numbers.backends.get(&name) {
                     counters.backends.insert(name, self.maps.backend_count(handle)?);
                 }
             }
         }
         Ok(counters)
-    }
-
-    fn table(&self, pool: &str) -> Option<TableView> {
-        self.tables.get(pool).map(|(table, publish)| table.view(pool, *publish))
     }
 
     fn attachments(&self) -> Vec<Attachment> {
