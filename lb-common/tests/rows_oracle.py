@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Second implementation of the row table, and the source of rows_vectors.txt.
+"""Second implementation of the row table and its history, and the source of their vectors.
 
-    python3 rows_oracle.py > rows_vectors.txt     write the vectors again (about 25 s)
+    python3 rows_oracle.py > rows_vectors.txt               write the vectors again (about 25 s)
+    python3 rows_oracle.py history > history_vectors.txt    the same for chains
 
 It follows the contract in src/rows/mod.rs by other means than the Rust code, so that one mistake is not made
 twice: XXH64 from its specification, logarithms from 60-digit decimals, ranks as sorted exact fractions, the
@@ -11,6 +12,7 @@ whole ranking of every row kept, and caps as fractions. Standard library only. S
 import math
 import random
 import struct
+import sys
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, getcontext
 from fractions import Fraction
@@ -189,6 +191,64 @@ def write_pool(pool, pick):
     print(f"digest {pool.digest(table):016x}")
 
 
+def fold(before, owner, standby):
+    """The chain of a row: owner, the chain before, standby, each once and four at most."""
+    chain = list(dict.fromkeys([owner, *before] + ([] if standby is None else [standby])))
+    while len(chain) > 4:
+        del chain[max(at for at, member in enumerate(chain) if member != standby)]
+    return chain
+
+
+def prepared(before, after):
+    """The chain between two epochs: the members of the later one, in the order of the earlier one."""
+    return [member for member in before if member in after] + [m for m in after if m not in before]
+
+
+def chains_digest(chains):
+    rows = (b"".join(map(address_bytes, chain)).ljust(64, b"\0") for chain in chains)
+    return xxh64(struct.pack(">I", CONTRACT_VERSION) + b"".join(rows), 0)
+
+
+def stories():
+    v4 = [str(IPv4Address("10.8.11.2") + 256 * i) for i in range(12)]
+    v6 = [str(IPv6Address("fd08:11::2") + (i << 96)) for i in range(12)]
+    one = [(address, 1) for address in v4]
+    yield "undone", 0x5EED0F0FB0A71135, [one[:2], one[:3], one[:2]]
+    yield "replaced", 1, [one[:3], one[:4], one[1:4], one[1:5], one[2:5], one[2:6], one[3:6], one[3:7]]
+    yield "alone-then-weights", MASK, [
+        [(v6[0], 1)],
+        [(v6[0], 1), (v6[1], 5)],
+        [(v6[1], 5), (v6[2], 9), (v6[3], 1)],
+        [(v6[4], 2)],
+    ]
+
+
+def write_history():
+    print("# Vectors of chains, contract version 1.")
+    print("# Written by `python3 rows_oracle.py history > history_vectors.txt` beside this file.")
+    print("#")
+    print("# story NAME SEED ROWS_LOG2 SLACK_PERMILLE; its epochs follow, each with its facts:")
+    print("# epoch ADDRESS WEIGHT..")
+    print("# prepared D           digest of the chains between the epoch before and this one")
+    print("# chains D             digest of the chains of this epoch")
+    print("# chain ROW ADDRESS..  the chain of one row")
+    for name, seed, epochs in stories():
+        print(f"\nstory {name} {seed:016x} 12 20")
+        before = None
+        for members in epochs:
+            print("epoch", *(f"{address} {weight}" for address, weight in members))
+            table = Pool(name, seed, 12, 20, members).table()
+            address = [None if i is None else members[i][0] for pair in table for i in pair]
+            pairs = zip(address[::2], address[1::2])
+            after = [fold(old, *pair) for old, pair in zip(before or [[]] * len(table), pairs)]
+            if before is not None:
+                print(f"prepared {chains_digest([prepared(*pair) for pair in zip(before, after)]):016x}")
+            print(f"chains {chains_digest(after):016x}")
+            for row in (0, 1, 77, 2048, 4095):
+                print("chain", row, *after[row])
+            before = after
+
+
 def main():
     pick = random.Random(10)
     print("# Vectors of the row table, contract version 1.")
@@ -225,4 +285,4 @@ if __name__ == "__main__":
     assert xxh64(b"", 0) == 0xEF46DB3751D8E999
     assert xxh64(b"a", 0) == 0xD24EC4F1A98C6E5B
     assert xxh64(b"Nobody inspects the spammish repetition", 0) == 0xFBCEA83C8A378BF1
-    main()
+    write_history() if sys.argv[1:] == ["history"] else main()

@@ -69,9 +69,10 @@ impl Forecast {
         self.chains.rows.len()
     }
 
-    /// The first of the chain that takes new flows; the owner where nobody does.
+    /// The first of the chain that takes new flows, as members that drain or left do not; the owner where nobody does.
     fn backend_of_row(&self, row: usize) -> Option<IpAddr> {
-        let ready = self.chains.row(row).find(|member| !self.drained.contains(member));
+        let takes = |member: &Address| self.history.spec().has(*member) && !self.drained.contains(member);
+        let ready = self.chains.row(row).find(takes);
         ready.or_else(|| self.chains.row(row).next()).map(Address::to_ip)
     }
 }

@@ -1,6 +1,7 @@
 mod bounds;
 mod checkpoint;
 mod history;
+mod history_vectors;
 mod vectors;
 
 use std::collections::BTreeSet;
