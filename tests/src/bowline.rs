@@ -1,6 +1,7 @@
 //! Bowline's daemons in the lab: started with a configuration of their own, asked through their own CLI.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::netns::{Background, command_line};
 use crate::plan::{Family, PORT};
@@ -51,6 +52,8 @@ pub struct LbConfig {
     pub tunnel_sources: Vec<String>,
     /// `auto`, `native` or `generic`.
     pub xdp_mode: &'static str,
+    /// Between the two phases of a change. Most tests change things and look at once.
+    pub commit_delay: &'static str,
     pub pool: Pool,
     /// `tcp`, `udp`.
     pub protocols: Vec<&'static str>,
@@ -60,15 +63,14 @@ impl LbConfig {
     /// Both VIPs, TCP, to this pool.
     pub fn new(topology: &Topology, pool: Pool) -> Self {
         let tunnel_sources = topology.tunnel_sources();
-        Self { tunnel_sources, xdp_mode: "auto", pool, protocols: vec!["tcp"] }
+        Self { tunnel_sources, xdp_mode: "auto", commit_delay: "0s", pool, protocols: vec!["tcp"] }
     }
 
     fn text(&self, place: &Place) -> Result<String> {
         let mut text = String::new();
         writeln!(text, "[lb]\ninterfaces = [\"eth0\"]\nxdp_mode = \"{}\"", self.xdp_mode)?;
         writeln!(text, "tunnel_sources = {:?}", self.tunnel_sources)?;
-        // The tests and the demo change things and look at once.
-        writeln!(text, "commit_delay = \"0s\"")?;
+        writeln!(text, "commit_delay = \"{}\"", self.commit_delay)?;
         writeln!(text, "socket = {:?}\nstate_dir = {:?}\n", place.socket(), place.0.join("state"))?;
         let Pool { seed, rows, encapsulation, agent, backends } = &self.pool;
         writeln!(text, "[[pool]]\nname = \"{}\"\nseed = \"{seed:016x}\"\nrows = {rows}", Pool::NAME)?;
@@ -160,6 +162,30 @@ impl Daemon {
         let text = self.ask(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text)
             .with_context(|| format!("`bowline {}` printed no JSON", arguments.join(" ")))
+    }
+
+    /// Packets that an agent counted under a reason, from its status.
+    pub fn packets(&self, reason: &str) -> Result<u64> {
+        let status = self.get("/v1/status")?;
+        let lines = status["reasons"].as_array().context("an agent's status has reasons")?;
+        let line = lines.iter().find(|line| line["reason"] == reason);
+        let packets = line.and_then(|line| line["packets"].as_u64());
+        packets.with_context(|| format!("{} knows no reason {reason}", self.host.name()))
+    }
+
+    /// GET of a path of the daemon's API.
+    fn get(&self, path: &str) -> Result<serde_json::Value> {
+        let socket = self.socket();
+        let failed = || format!("cannot ask {} over {}", self.host.name(), socket.display());
+        let mut stream = UnixStream::connect(&socket).with_context(failed)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        // Version 1.0, so that the body is the rest of the answer, unchunked.
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").with_context(failed)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).with_context(failed)?;
+        let (head, body) = answer.split_once("\r\n\r\n").with_context(failed)?;
+        ensure!(head.contains(" 200 "), "{path} on {}: {head}", self.host.name());
+        serde_json::from_str(body).with_context(failed)
     }
 
     pub fn host(&self) -> &Host {

@@ -23,7 +23,7 @@ pub(super) struct Fleet {
     pub(super) pool: Pool,
     /// Address of each backend by the name its server answers with.
     pub(super) names: BTreeMap<String, IpAddr>,
-    _agents: Vec<Daemon>,
+    pub(super) agents: Vec<Daemon>,
     _servers: Vec<EchoServer>,
 }
 
@@ -33,7 +33,7 @@ impl Fleet {
             topology.backends.iter().map(|host| Daemon::agent(topology, host)).collect::<Result<_>>()?;
         let servers = serve(&topology.backends)?;
         let pool = Pool::of(&topology.backends[..POOL_SIZE]);
-        let config = LbConfig::new(topology, pool.clone());
+        let config = LbConfig { commit_delay: "1s", ..LbConfig::new(topology, pool.clone()) };
         let mut load_balancers = Vec::new();
         for host in &topology.load_balancers {
             let mut daemon = Daemon::load_balancer(topology, host, &config)?;
@@ -41,7 +41,7 @@ impl Fleet {
             load_balancers.push(daemon);
         }
         let names = topology.backends.iter().map(|host| (host.name().to_owned(), host.v4().into())).collect();
-        Ok(Self { load_balancers, pool, names, _agents: agents, _servers: servers })
+        Ok(Self { load_balancers, pool, names, agents, _servers: servers })
     }
 
     /// Did the backend answer that the configuration alone says?
