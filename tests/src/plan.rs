@@ -12,7 +12,7 @@ pub const PORT: u16 = 80;
 /// The client's link keeps the Internet's usual MTU; the tunnels' links have room for the outer headers, so a
 /// full-sized client packet fits once it is encapsulated.
 pub const CLIENT_MTU: u16 = 1500;
-pub const TUNNEL_MTU: u16 = 1600;
+pub const TUNNEL_MTU: u16 = 1700;
 
 /// One link between the router (`.1`, `::1`) and a host (`.2`, `::2`), by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
