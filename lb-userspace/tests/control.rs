@@ -145,6 +145,21 @@ fn words<'a>(text: &'a str, beginning: &[&str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn a_new_member_needs_a_pool_where_there_are_several() {
+    let daemon = Daemon::start();
+    for arguments in [
+        &["backend", "add", "10.8.13.2"][..],
+        &["plan", "backend", "add", "10.8.13.2"],
+        &["vip", "add", "more", "203.0.113.11:80/tcp"],
+    ] {
+        let output = daemon.run(arguments);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains("web") && told.contains("--pool"), "{told}");
+    }
+}
+
+#[test]
 fn a_backend_is_added_weighted_drained_and_removed() {
     let daemon = Daemon::start();
     let added = daemon.ok(&["backend", "add", "10.8.13.2", "--pool", "web", "--weight", "4"]);

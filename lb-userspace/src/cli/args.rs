@@ -146,9 +146,9 @@ pub(super) enum VipVerb {
         /// 203.0.113.10:80/tcp or [2001:db8::1]:80/udp; port 0 is every port
         #[arg(value_name = "ADDRESS:PORT/PROTOCOL")]
         endpoint: Endpoint,
-        /// The pool that serves it
+        /// The pool that serves it; needed where there are several
         #[arg(long)]
-        pool: String,
+        pool: Option<String>,
     },
     /// Remove a VIP; its packets then drop as no_service or pass
     Remove { name: String },
@@ -165,15 +165,8 @@ pub(super) enum BackendVerb {
     /// One backend
     Show(Member),
     /// Add a backend; it survives a restart
-    Add {
-        address: IpAddr,
-        #[arg(long)]
-        pool: String,
-        /// Share of new flows, relative to the others
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-        weight: u16,
-    },
-    /// Remove a backend and its flows; drain it first
+    Add(NewMember),
+    /// Remove a backend; its old flows go on where an agent runs
     Remove(Member),
     /// Change the share of new flows
     Weight {
@@ -203,13 +196,7 @@ pub(super) enum PlanNoun {
 #[derive(Debug, Subcommand)]
 pub(super) enum PlanVerb {
     /// If a backend were added
-    Add {
-        address: IpAddr,
-        #[arg(long)]
-        pool: String,
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-        weight: u16,
-    },
+    Add(NewMember),
     /// If a backend were removed
     Remove(Member),
     /// If a backend had this weight
@@ -219,6 +206,17 @@ pub(super) enum PlanVerb {
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         weight: u16,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewMember {
+    pub(super) address: IpAddr,
+    /// Needed where there are several pools
+    #[arg(long)]
+    pub(super) pool: Option<String>,
+    /// Share of new flows, relative to the others
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) weight: u16,
 }
 
 #[derive(Debug, Args)]

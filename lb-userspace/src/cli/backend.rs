@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::args::{BackendVerb, Member};
+use super::args::{BackendVerb, Member, NewMember};
 use super::output::{Column, Output, bytes, fields, table};
 use super::{End, Failure, Outcome, change_text};
 use crate::api::client::{Client, segment};
@@ -17,9 +17,9 @@ pub(super) async fn act(verb: Option<BackendVerb>, client: &Client, output: Outp
             output.show(&backend, show_text)?;
             return Ok(End::Done);
         }
-        BackendVerb::Add { address, pool, weight } => {
+        BackendVerb::Add(NewMember { address, pool, weight }) => {
             let body = AddBackend { address, weight, state: AdminState::Ready };
-            let path = format!("/v1/pools/{}/backends", segment(pool));
+            let path = format!("/v1/pools/{}/backends", segment(the_pool(pool, client).await?));
             client.send::<ChangeReply>(Method::POST, &path, Some(&body)).await?
         }
         BackendVerb::Remove(member) => {
@@ -48,6 +48,21 @@ async fn list(pool: Option<&str>, client: &Client, output: Output) -> Outcome {
 pub(super) async fn find(member: &Member, client: &Client) -> Result<BackendReply, Failure> {
     let query = member.pool.as_ref().map_or_else(String::new, |pool| format!("?pool={}", segment(pool)));
     Ok(client.get(&format!("/v1/backends/{}{query}", member.address)).await?)
+}
+
+/// The pool that was named, or the only one that there is.
+pub(super) async fn the_pool(named: Option<String>, client: &Client) -> Result<String, Failure> {
+    if let Some(pool) = named {
+        return Ok(pool);
+    }
+    // A pool is never empty, so the backends tell all pools.
+    let backends: Vec<BackendReply> = client.get("/v1/backends").await?;
+    let mut pools: Vec<String> = backends.into_iter().map(|backend| backend.pool).collect();
+    pools.dedup();
+    match <[String; 1]>::try_from(pools) {
+        Ok([pool]) => Ok(pool),
+        Err(pools) => Err(Failure::WhichPool(pools.join(", "))),
+    }
 }
 
 async fn set_state(member: &Member, state: AdminState, client: &Client) -> Result<ChangeReply, Failure> {

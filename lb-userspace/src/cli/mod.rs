@@ -45,6 +45,8 @@ enum Failure {
     Output(#[from] io::Error),
     #[error(transparent)]
     Config(#[from] LoadError),
+    #[error("there are several pools: {0}; say which with --pool")]
+    WhichPool(String),
     #[error("cannot start the async runtime")]
     Runtime(#[source] io::Error),
     #[error("{}", chain(&**.0))]
@@ -54,6 +56,7 @@ enum Failure {
 type Outcome = Result<End, Failure>;
 
 const REFUSED: u8 = 1;
+const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 
 /// The whole command. Wrong usage ends inside, with clap's status 2.
@@ -163,6 +166,7 @@ impl Failure {
     fn exit_status(&self) -> u8 {
         match self {
             Self::Client(error) if error.is_unreachable() => UNREACHABLE,
+            Self::WhichPool(_) => USAGE,
             _ => REFUSED,
         }
     }

@@ -2,8 +2,8 @@
 
 use hyper::Method;
 
-use super::args::PlanVerb;
-use super::backend::find;
+use super::args::{NewMember, PlanVerb};
+use super::backend::{find, the_pool};
 use super::output::{Column, Output, fields, table};
 use super::{End, Outcome};
 use crate::api::client::Client;
@@ -12,8 +12,8 @@ use crate::model::{Backend, Change};
 
 pub(super) async fn act(verb: PlanVerb, client: &Client, output: Output) -> Outcome {
     let change = match verb {
-        PlanVerb::Add { address, pool, weight } => {
-            Change::AddBackend { pool, backend: Backend::new(address, weight) }
+        PlanVerb::Add(NewMember { address, pool, weight }) => {
+            Change::AddBackend { pool: the_pool(pool, client).await?, backend: Backend::new(address, weight) }
         }
         PlanVerb::Remove(member) => {
             Change::RemoveBackend { pool: find(&member, client).await?.pool, address: member.address }

@@ -3,6 +3,7 @@
 use hyper::Method;
 
 use super::args::VipVerb;
+use super::backend::the_pool;
 use super::output::{Column, Output, bytes, fields, table};
 use super::{End, Outcome, change_text};
 use crate::api::client::{Client, segment};
@@ -20,6 +21,7 @@ pub(super) async fn act(verb: Option<VipVerb>, client: &Client, output: Output) 
             output.show(&vip, show_text)?;
         }
         VipVerb::Add { name, endpoint: Endpoint { address, protocol, port }, pool } => {
+            let pool = the_pool(pool, client).await?;
             let body = AddVip { name, address, protocol, port, pool };
             let reply: ChangeReply = client.send(Method::POST, "/v1/vips", Some(&body)).await?;
             output.confirm(&reply, change_text)?;
