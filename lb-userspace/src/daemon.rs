@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -13,7 +13,7 @@ use crate::api::routes::{self, Context};
 use crate::api::server::Server;
 use crate::config::{self, Settings};
 use crate::engine::{Command, Engine, Start};
-use crate::state::{HistoryFiles, OverlayFile};
+use crate::state::{DirectoryLock, HistoryFiles, OverlayFile};
 use crate::{dataplane, netlink};
 
 /// Commands that may wait for the engine while it publishes a table.
@@ -21,6 +21,7 @@ const COMMANDS_MAX: usize = 64;
 
 /// Runs the load balancer until SIGTERM or SIGINT.
 pub async fn run(config_file: &Path) -> Result<()> {
+    let mut stop = StopSignal::listen()?;
     let config = config::load(config_file)?;
     let Some(settings) = config.lb else {
         bail!("{} has no [lb] section; `bowline run` needs one", config_file.display());
@@ -28,6 +29,8 @@ pub async fn run(config_file: &Path) -> Result<()> {
     let settings = Arc::new(settings);
     // First of all: the socket also keeps a second daemon away.
     let server = Server::bind(&settings.socket).await?;
+    // Held until the end: two daemons that store into one directory would overwrite each other's changes.
+    let _lock = DirectoryLock::take(&settings.state_dir)?;
     let overlay_file = OverlayFile::in_directory(&settings.state_dir);
     let overlay = overlay_file.load()?;
     let history_files = HistoryFiles::in_directory(&settings.state_dir);
@@ -60,7 +63,10 @@ pub async fn run(config_file: &Path) -> Result<()> {
     info!(socket = %settings.socket.display(), "ready");
 
     let outcome = tokio::select! {
-        signal = stop_signal() => signal.map(|name| info!(signal = name, "stopping")),
+        signal = stop.next() => {
+            info!(signal, "stopping");
+            Ok(())
+        }
         ended = netlink::watch(addresses, commands.clone()) => match ended {
             Ok(()) => Err(anyhow::anyhow!("the watch over routes and neighbours ended")),
             Err(error) => Err(error.context("the watch over routes and neighbours failed")),
@@ -98,12 +104,26 @@ async fn start_engine(settings: Arc<Settings>, start: Start) -> Result<Engine> {
     .context("the start of the datapath was interrupted")?
 }
 
-/// The name of the signal that asks this process to stop, when it comes.
-pub(crate) async fn stop_signal() -> Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+/// The signals that ask this process to stop.
+pub(crate) struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    /// From now on they wait to be read: called first of all, so that none ends a process half set up.
+    pub(crate) fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    /// The name of the next one.
+    pub(crate) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }

@@ -39,7 +39,8 @@ fn load(object: &[u8]) -> Ebpf {
         nix::unistd::geteuid().is_root(),
         "these tests load eBPF programs and need root: sudo -E env \"PATH=$PATH\" cargo xtask test --kernel"
     );
-    EbpfLoader::new().load(object).expect("the object loads")
+    // As the daemon loads it unless told otherwise: without logging. The agent has no such global.
+    EbpfLoader::new().override_global("AYA_LOG_LEVEL", &0_u8, false).load(object).expect("the object loads")
 }
 
 fn fill_prefixes(object: &mut Ebpf, prefixes: &[PrefixKey]) {

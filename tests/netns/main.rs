@@ -7,6 +7,7 @@ mod changes;
 mod counters;
 mod ecmp;
 mod ecn;
+mod faults;
 mod fleet;
 mod generic;
 mod hostile;

@@ -4,6 +4,7 @@
 #![no_std]
 #![no_main]
 
+mod event;
 mod maps;
 mod packet;
 
@@ -27,7 +28,10 @@ fn bowline_lb(ctx: XdpContext) -> u32 {
         Some(forward) => send(&mut packet, forward, bytes),
         None => (decision.reason, action_of(decision.reason)),
     };
-    maps::count(&maps::REASON_COUNTERS, reason.index(), bytes);
+    let seen = maps::count(&maps::REASON_COUNTERS, reason.index(), bytes);
+    if reason.fate() == Fate::Drop {
+        event::dropped(&ctx, reason, seen);
+    }
     if let Some(vip) = decision.vip {
         maps::count(&maps::VIP_COUNTERS, vip, bytes);
     }

@@ -46,16 +46,17 @@ pub(crate) static VIP_COUNTERS: PerCpuArray<Counter, { limits::VIPS }> = PerCpuA
 #[btf_map]
 pub(crate) static BACKEND_COUNTERS: PerCpuArray<Counter, { limits::BACKENDS }> = PerCpuArray::new();
 
-/// Counts one packet of `bytes` bytes on this CPU.
+/// Counts one packet of `bytes` bytes on this CPU; gives how many that makes.
 #[inline(always)]
-pub(crate) fn count<const N: usize>(counters: &PerCpuArray<Counter, N>, index: u32, bytes: u64) {
+pub(crate) fn count<const N: usize>(counters: &PerCpuArray<Counter, N>, index: u32, bytes: u64) -> u64 {
     let Some(counter) = counters.get_ptr_mut(index) else {
-        return;
+        return 0;
     };
     // SAFETY: the map hands out this CPU's own slot, and a program is not interrupted by itself.
     let counter = unsafe { &mut *counter };
     counter.packets += 1;
     counter.bytes += bytes;
+    counter.packets
 }
 
 /// The maps above, as what decisions look up.

@@ -7,9 +7,12 @@ use anyhow::Context as _;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol};
 use rtnetlink::{Handle, MulticastGroup};
 use tracing::{info, warn};
+
+/// The number by which the kernel remembers who set an address (IFA_PROTO, Linux 5.18): ours.
+const OWN: u8 = 0xb0;
 
 /// The loopback interface and its addresses.
 pub(super) struct Loopback {
@@ -37,34 +40,37 @@ impl Loopback {
         Ok(addresses)
     }
 
-    /// Puts the VIPs on `lo` as host addresses; gives those that were not there before.
+    /// Puts those VIPs on `lo`, as host addresses, that are not there.
     ///
     /// An address on `lo` is answered for by nobody on the link: the VIP is routed to the load balancers.
     /// (ARP apart: `arp_ignore` is the operator's, and a routed VIP is never asked for on a link.)
-    pub(super) async fn add(&self, vips: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+    pub(super) async fn add(&self, vips: &[IpAddr]) -> anyhow::Result<()> {
         let present = self.on_loopback().await?;
-        let mut added = Vec::new();
         for vip in vips.iter().filter(|vip| !present.contains(*vip)) {
             let prefix = if vip.is_ipv4() { 32 } else { 128 };
             let mut request = self.handle.address().add(self.ifindex, *vip, prefix);
+            let message = request.message_mut();
+            message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OWN)));
             if vip.is_ipv6() {
                 // Every backend has the address: duplicate address detection would take it away.
-                request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+                message.header.flags |= AddressHeaderFlags::Nodad;
             }
             request.execute().await.with_context(|| format!("cannot put the VIP {vip} on lo"))?;
             info!(%vip, "put on lo");
-            added.push(*vip);
         }
-        Ok(added)
+        Ok(())
     }
 
-    /// Takes `vips` off again.
-    pub(super) async fn remove(&self, vips: &[IpAddr]) {
+    /// Takes those of `vips` off that an agent put there, this one or one that died.
+    pub(super) async fn remove_own(&self, vips: &[IpAddr]) {
         let mut messages = self.handle.address().get().set_link_index_filter(self.ifindex).execute();
         while let Ok(Some(message)) = messages.try_next().await {
             let Some(address) = local_address(&message).filter(|address| vips.contains(address)) else {
                 continue;
             };
+            if !message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(OWN))) {
+                continue;
+            }
             match self.handle.address().del(message).execute().await {
                 Ok(()) => info!(vip = %address, "taken off lo"),
                 Err(error) => warn!(vip = %address, %error, "could not be taken off lo"),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::tc::SchedClassifierLinkId;
@@ -74,6 +74,7 @@ impl Program {
             program.try_into().context("the agent's program is of another type")?;
         program.load().context("the kernel refused the agent's program")?;
         for interface in &settings.interfaces {
+            refuse_second(interface)?;
             attach_to(program, interface)?;
         }
         Ok(Self { _object: object, local, counters })
@@ -114,6 +115,18 @@ fn program_config(settings: &AgentSettings) -> AgentConfig {
             AgentConfig { gue_port, zero: [0; 2], snt_isn: 0, rcv_nxt: 0 }
         }
     }
+}
+
+/// Two agents on one uplink would judge each packet twice.
+fn refuse_second(interface: &str) -> anyhow::Result<()> {
+    // A kernel without tcx cannot say, and a missing interface is told by the attachment.
+    let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress) else {
+        return Ok(());
+    };
+    if let Some(other) = programs.iter().find(|program| program.name() == PROGRAM.as_bytes()) {
+        bail!("another bowline agent (program {}) is on {interface}; stop it first", other.id());
+    }
+    Ok(())
 }
 
 /// By tcx (Linux 6.6), where several programs share the hook in order; else by a clsact filter.

@@ -23,7 +23,9 @@ use super::auth::Peer;
 const SOCKET_MODE: u32 = 0o660;
 /// A client that connects and says nothing must not hold its place.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-const CONNECTIONS_MAX: usize = 64;
+/// Nor one that stops in the middle of a body, or that stays when it has its answer. Longer than any change takes.
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECTIONS_MAX: usize = 512;
 
 /// A listening socket that is removed when this is dropped.
 #[derive(Debug)]
@@ -116,8 +118,10 @@ async fn converse(stream: UnixStream, router: Router, daemon_uid: u32) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        debug!(%error, "connection ended");
+    match tokio::time::timeout(CONVERSATION_TIMEOUT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection ended"),
+        Err(_) => debug!("connection took too long"),
     }
 }
 

@@ -11,7 +11,7 @@ use super::problem::Problems;
 
 #[derive(Debug, Error)]
 pub enum LoadError {
-    #[error("there is no configuration file {}; name another with --config FILE", file.display())]
+    #[error("there is no configuration file {}", file.display())]
     Missing { file: PathBuf },
     #[error("no permission to read the configuration file {}; run as root or as its owner", file.display())]
     Permission { file: PathBuf },

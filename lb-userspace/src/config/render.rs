@@ -28,6 +28,7 @@ fn lb(text: &mut String, settings: &Settings) {
     line(text, format_args!("state_dir = {}", quoted(settings.state_dir.display())));
     let commit_delay = humantime::format_duration(settings.commit_delay);
     line(text, format_args!("commit_delay = {}", quoted(commit_delay)));
+    line(text, format_args!("log_drops = {}", settings.log_drops));
 }
 
 fn pool(text: &mut String, pool: &Pool) {

@@ -54,6 +54,7 @@ pub(super) fn lb(mut section: Section<'_>, found: &mut Found) -> Settings {
     let socket = section.optional("socket", found, socket_path);
     let state_dir = section.optional("state_dir", found, absolute_path);
     let commit_delay = section.optional("commit_delay", found, commit_delay);
+    let log_drops = section.optional("log_drops", found, boolean);
     section.finish(found);
     Settings {
         interfaces,
@@ -63,6 +64,7 @@ pub(super) fn lb(mut section: Section<'_>, found: &mut Found) -> Settings {
         socket: socket.map_or_else(|| SOCKET.into(), Spanned::into_inner),
         state_dir: state_dir.map_or_else(|| STATE_DIR.into(), Spanned::into_inner),
         commit_delay: commit_delay.map_or(COMMIT_DELAY, Spanned::into_inner),
+        log_drops: log_drops.is_some_and(Spanned::into_inner),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Settings {
     /// Time from the preparation of a membership change to its commit: within it, the other load balancers must have
     /// heard of the change. Zero for a load balancer that is alone.
     pub commit_delay: Duration,
+    /// Whether the datapath tells the log of drops that an operator must do something about. Rare by construction.
+    pub log_drops: bool,
 }
 
 /// The `[agent]` section.

@@ -1,10 +1,12 @@
 //! What survives a restart.
 
 mod history;
+mod lock;
 mod overlay;
 mod store;
 
 pub use history::{HistoryError, HistoryFiles};
+pub use lock::{DirectoryLock, LockError};
 pub use overlay::{KeptOut, Overlay, Replay};
 pub use store::{OverlayError, OverlayFile};
 

@@ -6,9 +6,10 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader};
+use aya_log::Level;
 use tracing::info;
 
-use super::holder;
+use super::{events, holder};
 use crate::config::{Settings, XdpModeWanted};
 use crate::dataplane::object;
 use crate::engine::boundary::{Attachment, DataplaneError, XdpMode};
@@ -26,8 +27,13 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    pub(super) fn attachments(&self) -> &[Attachment] {
-        &self.attachments
+    /// Those that are still there: an interface that was deleted took its program along, also if another one has its
+    /// name by now.
+    pub(super) fn attachments(&self) -> Vec<Attachment> {
+        let is_there = |one: &&Attachment| {
+            nix::net::if_::if_nametoindex(one.interface.as_str()).is_ok_and(|index| index == one.ifindex)
+        };
+        self.attachments.iter().filter(is_there).cloned().collect()
     }
 }
 
@@ -36,11 +42,18 @@ pub(super) fn load_and_attach<M>(
     settings: &Settings,
     prepare: impl FnOnce(&mut Ebpf) -> Result<M, DataplaneError>,
 ) -> Result<(M, Attached), DataplaneError> {
-    let mut object = EbpfLoader::new().load(object::LB).map_err(|error| {
+    // Off means zero, and the verifier removes what would log.
+    let log_level: u8 = if settings.log_drops { Level::Warn as u8 } else { 0 };
+    let mut loader = EbpfLoader::new();
+    loader.override_global(aya_log::LEVEL, &log_level, true);
+    let mut object = loader.load(object::LB).map_err(|error| {
         DataplaneError::new("load", "the XDP object", error)
             .with_hint("root (or CAP_BPF with CAP_NET_ADMIN) and a kernel with BTF are needed")
     })?;
     let prepared = prepare(&mut object)?;
+    if settings.log_drops {
+        events::follow(&mut object)?;
+    }
     let program = load_program(&mut object)?;
     let (mut attachments, mut links) = (Vec::new(), Vec::new());
     for interface in &settings.interfaces {

@@ -1,8 +1,10 @@
 //! The datapath in the kernel: an XDP program on each uplink and its maps.
 
 mod attach;
+mod events;
 mod holder;
 pub(crate) mod maps;
+mod own;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -121,6 +123,7 @@ impl Dataplane for KernelDataplane {
         tables: &Tables,
         leaving: &Leaving,
     ) -> Result<Published, DataplaneError> {
+        own::refuse(model)?;
         let before = self.tables.clone();
         let recycled = self.numbers.assign(model, tables, &before)?;
         self.maps.zero_counters(&recycled)?;
@@ -167,7 +170,7 @@ impl Dataplane for KernelDataplane {
     }
 
     fn attachments(&self) -> Vec<Attachment> {
-        self.attached.attachments().to_vec()
+        self.attached.attachments()
     }
 
     fn memory(&self) -> Vec<MapMemory> {
