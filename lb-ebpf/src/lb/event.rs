@@ -16,11 +16,11 @@ pub(crate) fn dropped(ctx: &XdpContext, reason: Reason, seen: u64) {
     match reason {
         Reason::NoNeighbour => warn!(ctx, "no_neighbour: no way to the backend, packet {} on this CPU", seen),
         Reason::NoReadyBackend => {
-            warn!(ctx, "no_ready_backend: nobody takes the packet, {} on this CPU", seen)
+            warn!(ctx, "no_ready_backend: nobody takes the packet, {} on this CPU", seen);
         }
         Reason::NoTable => warn!(ctx, "no_table: the pool has no rows yet, packet {} on this CPU", seen),
         Reason::NoHeadroom => {
-            warn!(ctx, "no_headroom: no room for the outer header, packet {} on this CPU", seen)
+            warn!(ctx, "no_headroom: no room for the outer header, packet {} on this CPU", seen);
         }
         Reason::TooBig => warn!(ctx, "too_big: beyond the MTU to the backend, packet {} on this CPU", seen),
         Reason::Looped => warn!(ctx, "looped: a backend sent its packet back, {} on this CPU", seen),

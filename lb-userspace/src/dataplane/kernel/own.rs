@@ -11,7 +11,7 @@ use crate::model::Model;
 /// Refuses a VIP that is an address of this host (its own services would be cut off) and a backend that is this host.
 pub(super) fn refuse(model: &Model) -> Result<(), DataplaneError> {
     let own = addresses()?;
-    for vip in model.vips().values().filter(|vip| own.contains(&vip.address)) {
+    if let Some(vip) = model.vips().values().find(|vip| own.contains(&vip.address)) {
         let why = format!("{} is an address of this load balancer", vip.address);
         return Err(DataplaneError::new("serve the VIP", &vip.name, why)
             .with_hint("take the address off this host; a VIP is routed to it and no address of its own"));
