@@ -300,6 +300,50 @@ fn ends_in_the_middle_of_a_change(end: fn(Background) -> Result<ExitStatus>) -> 
     fleet.ensure_nothing_dropped()
 }
 
+#[test]
+fn over_ipv4_no_connection_breaks_when_one_load_balancer_alone_loses_its_way_to_a_backend() -> Result<()> {
+    loses_its_way_to_a_backend(Mix::GUE4)
+}
+
+#[test]
+fn over_ipv6_no_connection_breaks_when_one_load_balancer_alone_loses_its_way_to_a_backend() -> Result<()> {
+    loses_its_way_to_a_backend(Mix::GUE6)
+}
+
+fn loses_its_way_to_a_backend(mix: Mix) -> Result<()> {
+    let fleet = sprayed(Wish { mix, ..Wish::default() })?;
+    let b1 = fleet.address(0).to_string();
+    let mut old = fleet.open(CONNECTIONS)?;
+    ensure!(old.held_by("b1") > SOME, "b1 holds some");
+    let lb1 = &fleet.topology.load_balancers[0].netns;
+    let way_is = |state: &'static str| {
+        until("the daemon knows of the way", Duration::from_secs(10), || {
+            Ok(fleet.load_balancers[0].json(&["backend", "show", &b1])?["next_hop"]["state"] == state)
+        })
+    };
+    lb1.ip(&[format!("route add unreachable {b1}")])?;
+    way_is("down")?;
+
+    // Everything through the one that has no way: only the second chance helps.
+    fleet.topology.hash_vips(RouterHash::First)?;
+    let chances = fleet.second_chances()?;
+    old.ensure_all_live("through the one without a way")?;
+    ensure!(fleet.second_chances()? > chances, "no packet took a second chance");
+    let before = Forecast::new(fleet.pool(), &[])?;
+    fleet.topology.hash_vips(RouterHash::PerPacket)?;
+    let mut during = fleet.open(CONNECTIONS)?;
+    during.ensure_all_live("through both, new")?;
+    let elsewhere = during.iter().filter(|flow| moved_away(&fleet, &before, flow)).count();
+    ensure!(elsewhere > 0 && during.held_by("b1") > 0, "each opens connections where its way leads");
+
+    lb1.ip(&[format!("route del unreachable {b1}")])?;
+    way_is("up")?;
+    old.ensure_all_live("the way is back, old")?;
+    during.ensure_all_live("the way is back, new")?;
+    fleet.ensure_new_ones_go_as_foretold(&before)?;
+    fleet.ensure_nothing_dropped()
+}
+
 /// What a load balancer does not promise without its history: connections whose backend is not in the chain that the
 /// configuration alone gives. All others live, and new ones go where the other load balancer sends them.
 #[test]
@@ -372,7 +416,11 @@ fn equal_histories_give_equal_chains() -> Result<()> {
     let at_first = fleet.digests("chains_digest")?;
     let add_and_remove: [(bool, usize); 4] = [(true, 3), (false, 0), (true, 4), (false, 3)];
     for (joins, number) in add_and_remove {
-        if joins { fleet.add_everywhere(number)? } else { fleet.remove_everywhere(number)? }
+        if joins {
+            fleet.add_everywhere(number)?
+        } else {
+            fleet.remove_everywhere(number)?
+        }
         // A change during another would be one epoch with it, on one of the two.
         fleet.wait_for_commits()?;
         fleet.ensure_interchangeable()?;

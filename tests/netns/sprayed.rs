@@ -145,9 +145,8 @@ impl Connections {
         before: &'a Forecast,
         after: &'a Forecast,
     ) -> impl Iterator<Item = &'a Flow> {
-        let backend = |forecast: &Forecast, flow: &Flow| {
-            forecast.backend(Transport::Tcp, flow.local, flow.remote)
-        };
+        let backend =
+            |forecast: &Forecast, flow: &Flow| forecast.backend(Transport::Tcp, flow.local, flow.remote);
         self.iter().filter(move |flow| backend(before, flow) != backend(after, flow))
     }
 
