@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::forecast::Forecast;
 use lb_tests::netns::Background;
 use lb_tests::plan::Family;
+use lb_tests::topology::Host;
 use lb_tests::traffic::Transport;
 use serde_json::Value;
 
@@ -145,7 +146,7 @@ impl<'f> Listener<'f> {
         let log = fleet.topology.lab.run_dir().join("dissector");
         let hosts = fleet.topology.load_balancers.iter().chain(&fleet.topology.backends);
         let mut python = Command::new("python3");
-        python.args(["-c", PROGRAM, "listen"]).args(hosts.map(|host| host.router_interface()));
+        python.args(["-c", PROGRAM, "listen"]).args(hosts.map(Host::router_interface));
         let process = fleet.topology.router.background(&mut python, &log)?;
         until("the dissector listens", Duration::from_secs(10), || {
             Ok(std::fs::read_to_string(&log)?.starts_with("ready"))

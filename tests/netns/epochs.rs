@@ -10,7 +10,7 @@ use lb_tests::bowline::Pool;
 use lb_tests::forecast::Forecast;
 use lb_tests::netns::Background;
 use lb_tests::router::RouterHash;
-use lb_tests::traffic::{Flow, Flows, Transport};
+use lb_tests::traffic::{Flow, Flows, KeptBusy, Transport};
 
 use crate::fleet::{Fleet, Mix, Wish};
 use crate::sprayed::{Connections, prepares, sprayed};
@@ -287,7 +287,7 @@ fn ends_in_the_middle_of_a_change(end: fn(Background) -> Result<ExitStatus>) -> 
     until("the other has committed", Duration::from_secs(10), || Ok(!prepares(lb2)?))?;
     let mut during = fleet.open(CONNECTIONS)?;
     ensure!(prepares(lb1)?, "the one that was away prepares again, for the whole delay");
-    let mut old = Connections(busy.into_iter().map(|flows| flows.stop()).collect::<Result<Vec<Flows>>>()?);
+    let mut old = Connections(busy.into_iter().map(KeptBusy::stop).collect::<Result<Vec<Flows>>>()?);
     old.ensure_all_live("in different phases, old")?;
     during.ensure_all_live("in different phases, new")?;
 
@@ -417,9 +417,9 @@ fn equal_histories_give_equal_chains() -> Result<()> {
     let add_and_remove: [(bool, usize); 4] = [(true, 3), (false, 0), (true, 4), (false, 3)];
     for (joins, number) in add_and_remove {
         if joins {
-            fleet.add_everywhere(number)?
+            fleet.add_everywhere(number)?;
         } else {
-            fleet.remove_everywhere(number)?
+            fleet.remove_everywhere(number)?;
         }
         // A change during another would be one epoch with it, on one of the two.
         fleet.wait_for_commits()?;
