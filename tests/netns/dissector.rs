@@ -41,7 +41,9 @@ fn is_read_as_meant(mix: Mix, kind: u64) -> Result<()> {
     let forecast = grown.then(&fleet.pool_with(0..5), &[])?;
 
     let listener = Listener::start(&fleet)?;
-    old.ensure_all_live("two backends have joined")?;
+    // Short messages: the dissector is no fast reader.
+    let broke: usize = old.0.iter_mut().map(|flows| flows.exchange(32)).sum();
+    ensure!(broke == 0, "{broke} broke when two backends joined");
     let new = fleet.open(5)?;
     let seen = listener.packets_of(&[&old, &new])?;
     let (mut full, mut second) = (0, 0);

@@ -73,9 +73,14 @@ impl Fleet {
 
     /// Neither by an agent nor by a load balancer.
     pub(crate) fn ensure_nothing_dropped(&self) -> Result<()> {
-        let agents = self.agents.iter().map(Reasons::of_agent);
-        let balancers = self.load_balancers.iter().map(Reasons::of_load_balancer);
-        agents.chain(balancers).try_for_each(|reasons| reasons?.ensure_nothing_dropped())
+        self.ensure_agents_dropped_nothing()?;
+        let mut balancers = self.load_balancers.iter().map(Reasons::of_load_balancer);
+        balancers.try_for_each(|reasons| reasons?.ensure_nothing_dropped())
+    }
+
+    pub(crate) fn ensure_agents_dropped_nothing(&self) -> Result<()> {
+        let mut agents = self.agents.iter().map(Reasons::of_agent);
+        agents.try_for_each(|reasons| reasons?.ensure_nothing_dropped())
     }
 
     /// Waits until no load balancer prepares a change any more.
