@@ -53,6 +53,8 @@ pub(crate) struct Wish {
     /// How many of the backends, the first ones, are in the pool.
     pub(crate) in_pool: usize,
     pub(crate) xdp_mode: &'static str,
+    /// Of the first load balancer and of the second. A difference holds them in different phases of a change.
+    pub(crate) commit_delay: [&'static str; 2],
     /// Whether the lab's echo servers run; otherwise the test brings its own servers.
     pub(crate) echo: bool,
 }
@@ -60,11 +62,20 @@ pub(crate) struct Wish {
 impl Default for Wish {
     /// One load balancer, three backends, GUE over IPv4.
     fn default() -> Self {
-        Self { mix: Mix::GUE4, load_balancers: 1, backends: 3, in_pool: 3, xdp_mode: "auto", echo: true }
+        Self {
+            mix: Mix::GUE4,
+            load_balancers: 1,
+            backends: 3,
+            in_pool: 3,
+            xdp_mode: "auto",
+            commit_delay: ["0s", "0s"],
+            echo: true,
+        }
     }
 }
 
-/// A running fleet. All load balancers have the same configuration: both VIPs, TCP and UDP, port 80.
+/// A running fleet. All load balancers have the same configuration (save `commit_delay`, if wished): both VIPs, TCP
+/// and UDP, port 80.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     pub(crate) load_balancers: Vec<Daemon>,
@@ -72,13 +83,14 @@ pub(crate) struct Fleet {
     _servers: Vec<EchoServer>,
     pub(crate) config: LbConfig,
     mix: Mix,
+    commit_delay: [&'static str; 2],
     pub(crate) topology: Topology,
 }
 
 impl Fleet {
     /// Returns once everything is healthy. The router sends everything to the first load balancer.
     pub(crate) fn start(wish: Wish) -> Result<Self> {
-        let Wish { mix, load_balancers, backends, in_pool, xdp_mode, echo } = wish;
+        let Wish { mix, load_balancers, backends, in_pool, xdp_mode, commit_delay, echo } = wish;
         let topology = Topology::with_size(Size { load_balancers, backends })?;
         let config = LbConfig {
             xdp_mode,
@@ -89,13 +101,14 @@ impl Fleet {
         let echoing = if echo { topology.backends.as_slice() } else { &[] };
         let servers = side_by_side(echoing, |host| serve(host, lb_tests::plan::PORT))?;
         let load_balancers = side_by_side(&topology.load_balancers, |host| {
+            let config = LbConfig { commit_delay: delay_of(&topology, commit_delay, host), ..config.clone() };
             let mut daemon = Daemon::load_balancer(&topology, host, &config)?;
             daemon.wait_until_healthy()?;
             Ok(daemon)
         })?;
         let first = &topology.load_balancers[0];
         topology.route_vips(RouterHash::First, first, topology.load_balancers.last().unwrap_or(first))?;
-        Ok(Self { load_balancers, agents, _servers: servers, config, mix, topology })
+        Ok(Self { load_balancers, agents, _servers: servers, config, mix, commit_delay, topology })
     }
 
     pub(crate) fn client(&self) -> &Netns {
@@ -109,6 +122,23 @@ impl Fleet {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.config.pool
+    }
+
+    /// The pool if its members were these backends.
+    pub(crate) fn pool_with(&self, numbers: impl IntoIterator<Item = usize>) -> Pool {
+        let backends = numbers.into_iter().map(|number| (self.address(number), Pool::WEIGHT)).collect();
+        Pool { backends, ..self.pool().clone() }
+    }
+
+    /// Starts a load balancer again after its daemon has ended, with this pool in its file. Returns once it is healthy.
+    pub(crate) fn start_again(&mut self, number: usize, pool: Pool) -> Result<()> {
+        let host = &self.topology.load_balancers[number];
+        let commit_delay = delay_of(&self.topology, self.commit_delay, host);
+        let config = LbConfig { commit_delay, pool, ..self.config.clone() };
+        let mut daemon = Daemon::load_balancer(&self.topology, host, &config)?;
+        daemon.wait_until_healthy()?;
+        self.load_balancers.insert(number, daemon);
+        Ok(())
     }
 
     /// The backend with this number, from 0, as the pool knows it.
@@ -148,6 +178,11 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+fn delay_of(topology: &Topology, delays: [&'static str; 2], host: &Host) -> &'static str {
+    let is_first = topology.load_balancers.first().is_some_and(|first| first.name() == host.name());
+    if is_first { delays[0] } else { delays[1] }
 }
 
 /// An echo server on a backend, at this port of both VIPs.

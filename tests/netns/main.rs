@@ -5,8 +5,10 @@
 
 mod changes;
 mod counters;
+mod dissector;
 mod ecmp;
 mod ecn;
+mod epochs;
 mod faults;
 mod fleet;
 mod generic;
@@ -16,6 +18,7 @@ mod neighbour;
 mod refusals;
 mod second_chance;
 mod software;
+mod sprayed;
 mod status;
 mod untouched;
 mod wait;

@@ -49,6 +49,18 @@ impl Forecast {
 
     /// The backend of this flow.
     pub fn backend(&self, transport: Transport, client: SocketAddr, vip: SocketAddr) -> Option<IpAddr> {
+        self.backend_of_row(self.row_of(transport, client, vip)?)
+    }
+
+    /// Whom a packet of this flow may visit, in this order, if it opens nothing: its backend, then the rest of the chain.
+    pub fn visits(&self, transport: Transport, client: SocketAddr, vip: SocketAddr) -> Vec<IpAddr> {
+        let Some(row) = self.row_of(transport, client, vip) else { return Vec::new() };
+        let first = self.backend_of_row(row);
+        let rest = self.chains.row(row).map(Address::to_ip).filter(|&other| Some(other) != first);
+        first.into_iter().chain(rest).collect()
+    }
+
+    fn row_of(&self, transport: Transport, client: SocketAddr, vip: SocketAddr) -> Option<usize> {
         let key = FlowKey {
             source: client.ip().into(),
             destination: vip.ip().into(),
@@ -57,7 +69,7 @@ impl Forecast {
             protocol: transport.protocol(),
             zero: [0; 3],
         };
-        self.backend_of_row(usize::try_from(key.hash(self.seed).row(self.rows_log2.into())).ok()?)
+        usize::try_from(key.hash(self.seed).row(self.rows_log2.into())).ok()
     }
 
     /// Rows whose flows another forecast sends elsewhere.

@@ -114,11 +114,19 @@ impl Numbers {
             let leaving = leaving.get(&pool.name).into_iter().flatten();
             let leaving = leaving.map(|(address, admin)| (*address, *admin));
             let members = pool.backends.values().map(|backend| (backend.address, backend.admin));
+            // Whom this load balancer cannot reach takes no new flows from it; the others of the row do, and send on
+            // what is his. Where it reaches nobody who is ready there is no better choice, and `no_neighbour` says why.
+            let mut ready = pool.backends.values().filter(|backend| backend.admin == AdminState::Ready);
+            let reaches_some = ready.any(|backend| ways.contains_key(&backend.address));
             for (address, admin) in members.chain(leaving) {
                 let path = ways.get(&address).copied();
                 let handle = self.backends.get(&(pool.name.clone(), address)).unwrap_or(0);
                 let next_hop = path.map_or(NO_NEXT_HOP, |path| self.next_hop(path));
-                image.backends.insert(handle, backend_entry(pool, address, admin, path, next_hop, sources));
+                let mut entry = backend_entry(pool, address, admin, path, next_hop, sources);
+                if path.is_none() && reaches_some {
+                    entry.flags &= !backend_flags::READY;
+                }
+                image.backends.insert(handle, entry);
             }
         }
         for vip in model.vips().values() {
@@ -241,6 +249,18 @@ mod tests {
         numbers.backends.get(&("web".to_owned(), address(last))).expect("a handle")
     }
 
+    fn way() -> PathState {
+        PathState::Up(Path {
+            ifindex: 2,
+            interface: "eth0".to_owned(),
+            next_hop: address(254),
+            mac: [2; 6],
+            source_mac: [2; 6],
+            mtu: 1600,
+            source: address(200),
+        })
+    }
+
     #[test]
     fn a_member_that_left_keeps_handle_entry_and_way_and_takes_no_new_flow() {
         let (before, after) = (model(1, &[1, 2]), model(1, &[2, 3]));
@@ -251,16 +271,7 @@ mod tests {
         let next = epochs.advance(&after, Instant::now()).expect("advances").epochs;
         numbers.assign(&after, &next.tables(), &epochs.tables()).expect("room");
         assert_eq!(handle(&numbers, 1), of_left);
-        let way = PathState::Up(Path {
-            ifindex: 2,
-            interface: "eth0".to_owned(),
-            next_hop: address(254),
-            mac: [2; 6],
-            source_mac: [2; 6],
-            mtu: 1600,
-            source: address(200),
-        });
-        let paths = [1, 2, 3].map(|last| (address(last), way.clone())).into();
+        let paths = [1, 2, 3].map(|last| (address(last), way())).into();
         let image = numbers.image(&after, &next.leaving(&after), &paths, &[]).expect("an image");
         let left = image.backends[&of_left];
         assert!(left.is_reachable() && !left.takes_new_flows());
@@ -279,6 +290,27 @@ mod tests {
             of_the_left += u32::from(handles.contains(&(of_left as u16)));
         }
         assert_eq!(of_the_left, table.members[&address(1)].chain_rows);
+    }
+
+    #[test]
+    fn whom_this_load_balancer_cannot_reach_takes_no_new_flows_unless_it_reaches_nobody() {
+        let model = model(1, &[1, 2]);
+        let epochs = begin(&model);
+        let mut numbers = Numbers::new();
+        numbers.assign(&model, &epochs.tables(), &Tables::new()).expect("room");
+        let mut takes_new = |up: &[u8]| {
+            let paths = up.iter().map(|last| (address(*last), way())).collect();
+            let image = numbers.image(&model, &Leaving::new(), &paths, &[]).expect("an image");
+            let taking = |last| {
+                let entry = image.backends[&handle(&numbers, last)];
+                assert!(entry.is_reachable(), "others may reach it: it stays a hop of its chains");
+                entry.takes_new_flows()
+            };
+            [1, 2].map(taking)
+        };
+        assert_eq!(takes_new(&[1, 2]), [true, true]);
+        assert_eq!(takes_new(&[2]), [false, true]);
+        assert_eq!(takes_new(&[]), [true, true]);
     }
 
     #[test]
