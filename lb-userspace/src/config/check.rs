@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use lb_common::abi::limits;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -70,6 +71,7 @@ fn read(document: &Spanned<DeTable<'_>>, found: &mut Found) -> Config {
 /// lets later rules see it; the model is thrown away if anything was found.
 fn model(fleet: Fleet, pools: Vec<PoolText>, vips: Vec<VipText>, found: &mut Found) -> Model {
     let mut model = Model::new(fleet);
+    ensure_room(&pools, &vips, found);
     let names: BTreeSet<String> = pools.iter().map(|pool| pool.name.get_ref().clone()).collect();
     for pool in pools {
         insert_pool(&mut model, pool, found);
@@ -78,6 +80,22 @@ fn model(fleet: Fleet, pools: Vec<PoolText>, vips: Vec<VipText>, found: &mut Fou
         insert_vip(&mut model, vip, &names, found);
     }
     model
+}
+
+/// What the datapath has no room for, at the first place that is too much.
+fn ensure_room(pools: &[PoolText], vips: &[VipText], found: &mut Found) {
+    let too_many = |what: &str, limit: usize| Wrong::new(format!("the datapath has room for {limit} {what}"));
+    if let Some(pool) = pools.get(limits::TABLES) {
+        found.add(&pool.name.span(), too_many("pools", limits::TABLES));
+    }
+    // Handle 0 is none.
+    let mut backends = pools.iter().flat_map(|pool| &pool.backends);
+    if let Some(backend) = backends.nth(limits::BACKENDS - 1) {
+        found.add(&backend.span(), too_many("backends", limits::BACKENDS - 1));
+    }
+    if let Some(vip) = vips.get(limits::VIPS) {
+        found.add(&vip.name, too_many("VIPs", limits::VIPS));
+    }
 }
 
 fn insert_pool(model: &mut Model, text: PoolText, found: &mut Found) {

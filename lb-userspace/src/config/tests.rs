@@ -317,3 +317,22 @@ fn a_file_that_cannot_be_read_says_why() {
     let not_text = load(&binary).expect_err("not text");
     assert!(not_text.to_string().contains("not UTF-8"), "{not_text}");
 }
+
+#[test]
+fn more_than_the_datapath_has_room_for_is_an_error_before_anything_runs() {
+    use std::fmt::Write as _;
+
+    let mut text = GOOD.to_owned();
+    for number in 0..300 {
+        let (high, low) = (number / 250, number % 250 + 1);
+        write!(
+            text,
+            "\n[[pool]]\nname = \"more{number}\"\n[[pool.backend]]\naddress = \"10.8.{}.{low}\"\n",
+            100 + high
+        )
+        .expect("a string takes it");
+    }
+    let found = problems(&text);
+    assert_eq!(found.list.len(), 1, "{found:?}");
+    assert!(found.list[0].message.contains("room for 256 pools"), "{found:?}");
+}
