@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::address::Address;
 
-/// Version of the map layout; part of the pin directory's name, so that a daemon never adopts maps of another.
+/// Version of the map layout: maps that outlive their daemon may be adopted only by one of the same version.
 pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps in the load balancer's object.
@@ -212,14 +212,6 @@ pub struct PrefixKey {
     pub bits: u32,
     /// The address.
     pub address: Address,
-}
-
-impl PrefixKey {
-    /// The key that matches whatever prefix holds `address`.
-    #[inline(always)]
-    pub const fn whole(address: Address) -> Self {
-        Self { bits: 128, address }
-    }
 }
 
 /// A counter; one per CPU.

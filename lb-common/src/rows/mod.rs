@@ -67,6 +67,7 @@ pub use self::checkpoint::{Checkpoint, CheckpointError, FORMAT};
 pub use self::digest::owners_digest;
 pub use self::history::{CHAIN_LEN, Chains, Fold, History, PoolSpec};
 use self::rank::{Contender, Score};
+use crate::abi::limits;
 use crate::address::Address;
 pub use crate::flow::CONTRACT_VERSION;
 
@@ -74,7 +75,7 @@ pub use crate::flow::CONTRACT_VERSION;
 pub const NONE: u16 = u16::MAX;
 
 /// Allowed values of [`TableSpec::rows_log2`]: 4096 to 1048576 rows.
-pub const ROWS_LOG2: RangeInclusive<u8> = 12..=20;
+pub const ROWS_LOG2: RangeInclusive<u8> = limits::MIN_ROWS_LOG2 as u8..=limits::MAX_ROWS_LOG2 as u8;
 
 /// Most members in one pool: member numbers have 16 bits, and one of them is [`NONE`].
 pub const MAX_MEMBERS: usize = 65534;

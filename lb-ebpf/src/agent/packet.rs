@@ -21,8 +21,9 @@ impl<'a> TcPacket<'a> {
     #[inline(always)]
     pub(crate) fn new(ctx: &'a TcContext) -> Self {
         let wanted = ctx.len().min(HEADERS);
-        if ctx.data_end() - ctx.data() < wanted as usize && ctx.pull_data(wanted).is_err() {
-            // The reads below see less than there is, and the packet leaves by the name of what is cut off.
+        if ctx.data_end() - ctx.data() < wanted as usize {
+            // If this fails, reads see less than there is, and the packet leaves by the name of what is cut off.
+            ctx.pull_data(wanted).unwrap_or_default();
         }
         Self { ctx }
     }

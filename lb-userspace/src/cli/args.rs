@@ -169,12 +169,7 @@ pub(super) enum BackendVerb {
     /// Remove a backend; its old flows go on where an agent runs
     Remove(Member),
     /// Change the share of new flows
-    Weight {
-        #[command(flatten)]
-        member: Member,
-        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-        weight: u16,
-    },
+    Weight(NewWeight),
     /// No new flows; old ones stay
     Drain(Member),
     /// Take new flows
@@ -200,12 +195,7 @@ pub(super) enum PlanVerb {
     /// If a backend were removed
     Remove(Member),
     /// If a backend had this weight
-    Weight {
-        #[command(flatten)]
-        member: Member,
-        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-        weight: u16,
-    },
+    Weight(NewWeight),
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +206,14 @@ pub(super) struct NewMember {
     pub(super) pool: Option<String>,
     /// Share of new flows, relative to the others
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) weight: u16,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewWeight {
+    #[command(flatten)]
+    pub(super) member: Member,
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) weight: u16,
 }
 

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::args::{BackendVerb, Member, NewMember};
+use super::args::{BackendVerb, Member, NewMember, NewWeight};
 use super::output::{Column, Output, bytes, fields, table};
 use super::{End, Failure, Outcome, change_text};
 use crate::api::client::{Client, segment};
@@ -26,7 +26,7 @@ pub(super) async fn act(verb: Option<BackendVerb>, client: &Client, output: Outp
             let path = path(&find(&member, client).await?);
             client.send(Method::DELETE, &path, None::<&()>).await?
         }
-        BackendVerb::Weight { member, weight } => {
+        BackendVerb::Weight(NewWeight { member, weight }) => {
             patch(&member, &PatchBackend { weight: Some(weight), state: None }, client).await?
         }
         BackendVerb::Drain(member) => set_state(&member, AdminState::Drain, client).await?,

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::args::{NewMember, PlanVerb};
+use super::args::{NewMember, NewWeight, PlanVerb};
 use super::backend::{find, the_pool};
 use super::output::{Column, Output, fields, table};
 use super::{End, Outcome};
@@ -18,7 +18,7 @@ pub(super) async fn act(verb: PlanVerb, client: &Client, output: Output) -> Outc
         PlanVerb::Remove(member) => {
             Change::RemoveBackend { pool: find(&member, client).await?.pool, address: member.address }
         }
-        PlanVerb::Weight { member, weight } => {
+        PlanVerb::Weight(NewWeight { member, weight }) => {
             Change::SetWeight { pool: find(&member, client).await?.pool, address: member.address, weight }
         }
     };

@@ -5,20 +5,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use lb_common::rows::ROWS_LOG2;
+use lb_common::wire::gue;
 use serde::{Deserialize, Serialize};
 
 use super::Refusal;
 
 /// The smallest table: 2^12 rows.
-pub const ROWS_LOG2_MIN: u8 = 12;
+pub const ROWS_LOG2_MIN: u8 = *ROWS_LOG2.start();
 /// The largest table: 2^20 rows.
-pub const ROWS_LOG2_MAX: u8 = 20;
+pub const ROWS_LOG2_MAX: u8 = *ROWS_LOG2.end();
 pub const ROWS_LOG2_DEFAULT: u8 = 16;
 /// Slack in per mille: how far above its ideal share a backend may own rows.
 pub const SLACK_PERMILLE_MAX: u16 = 500;
 pub const SLACK_PERMILLE_DEFAULT: u16 = 20;
 /// The UDP port that IANA assigned to GUE.
-pub const GUE_PORT_DEFAULT: u16 = 6080;
+pub const GUE_PORT_DEFAULT: u16 = gue::DEFAULT_PORT;
 
 /// The named set of backends that one or more VIPs share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,6 @@ use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
 use aya::sys::SyscallError;
 use aya::{Ebpf, EbpfLoader};
 use aya_log::Level;
-use tracing::info;
 
 use super::{events, holder};
 use crate::config::{Settings, XdpModeWanted};
@@ -58,7 +57,6 @@ pub(super) fn load_and_attach<M>(
     let (mut attachments, mut links) = (Vec::new(), Vec::new());
     for interface in &settings.interfaces {
         let (attachment, link) = attach_one(program, interface, settings.xdp_mode)?;
-        info!(interface, mode = %attachment.mode, program_id = attachment.program_id, "XDP attached");
         attachments.push(attachment);
         links.push(link);
     }
